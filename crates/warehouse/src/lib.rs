@@ -1,1 +1,3 @@
-//! hydrant warehouse.
+//! Snowflake's SQL over files in buckets: catalog, stages, pipes, COPY, tables, and two endpoints.
+
+pub mod session;

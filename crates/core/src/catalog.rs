@@ -1,0 +1,323 @@
+//! The streams: what is known of each, kept in the control store and read from memory.
+//!
+//! `kinesis` writes it; `delivery` and `cdc` read it to find a stream's shards. The rows are the
+//! truth, one a stream; this process's copy of them is what the hot path reads, without a lock held
+//! across an await.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::arn::Arn;
+use crate::clock::Timestamp;
+use crate::control::{ControlError, ControlStore, Write, scan_all};
+use crate::hash::{HashKey, HashRange};
+use crate::log::ShardUid;
+use crate::names::{Scope, StreamName};
+use crate::sequence::{RecordIndex, SequenceNumber};
+
+const PREFIX: &str = "streams/";
+const NEXT_UID: &str = "log/next-shard-uid";
+
+/// A shard's number in its stream; shown as `shardId-000000000000`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ShardId(pub u32);
+
+/// The text is not a shard id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a shard id")]
+pub struct InvalidShardId;
+
+impl std::fmt::Display for ShardId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "shardId-{:012}", self.0)
+    }
+}
+
+impl std::str::FromStr for ShardId {
+    type Err = InvalidShardId;
+
+    /// AWS also takes the number without the zeros, and without the `shardId-`.
+    fn from_str(text: &str) -> Result<Self, InvalidShardId> {
+        let digits = text.strip_prefix("shardId-").unwrap_or(text);
+        if !digits.is_empty() && digits.len() <= 12 && digits.bytes().all(|b| b.is_ascii_digit()) {
+            digits.parse().map(Self).map_err(|_| InvalidShardId)
+        } else {
+            Err(InvalidShardId)
+        }
+    }
+}
+
+/// A shard of a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shard {
+    /// Its number in the stream.
+    pub id: ShardId,
+    /// The log's name for it.
+    pub uid: ShardUid,
+    /// The hash keys it takes.
+    pub range: HashRange,
+    /// When it was created.
+    pub created: Timestamp,
+    /// The shard it was split from, or the one that was told to merge.
+    pub parent: Option<ShardId>,
+    /// The other shard of a merge.
+    pub adjacent_parent: Option<ShardId>,
+    /// When it was closed, if it is: it takes no more records.
+    pub closed: Option<Timestamp>,
+}
+
+impl Shard {
+    /// Whether it takes records.
+    pub fn is_open(&self) -> bool {
+        self.closed.is_none()
+    }
+
+    /// The public number of the record at `index`.
+    pub fn sequence_number(&self, index: RecordIndex) -> SequenceNumber {
+        SequenceNumber::of(self.id.0, self.created, index)
+    }
+
+    /// `StartingSequenceNumber`.
+    pub fn starting_sequence_number(&self) -> SequenceNumber {
+        SequenceNumber::start_of(self.id.0, self.created)
+    }
+
+    /// `EndingSequenceNumber`, once closed.
+    pub fn ending_sequence_number(&self) -> Option<SequenceNumber> {
+        self.closed.map(|at| SequenceNumber::end_of(self.id.0, self.created, at))
+    }
+}
+
+/// What a stream is doing, with the moment at which that ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamState {
+    /// Being made; active from this moment on.
+    Creating(Timestamp),
+    /// Ready.
+    Active,
+    /// Being changed, taking records meanwhile; active from this moment on.
+    Updating(Timestamp),
+    /// Being deleted; gone from this moment on.
+    Deleting(Timestamp),
+}
+
+/// `StreamStatus`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "AWS's own words")]
+pub enum StreamStatus {
+    Creating,
+    Active,
+    Updating,
+    Deleting,
+}
+
+impl StreamStatus {
+    /// As AWS spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "CREATING",
+            Self::Active => "ACTIVE",
+            Self::Updating => "UPDATING",
+            Self::Deleting => "DELETING",
+        }
+    }
+}
+
+/// `StreamModeDetails.StreamMode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamMode {
+    /// The user says how many shards.
+    Provisioned,
+    /// hydrant says how many shards.
+    OnDemand,
+}
+
+/// A stream: one row of the control store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stream {
+    /// Account and region.
+    pub scope: Scope,
+    /// Its name.
+    pub name: StreamName,
+    /// When it was created.
+    pub created: Timestamp,
+    /// What it is doing.
+    pub state: StreamState,
+    /// Who decides on the number of shards.
+    pub mode: StreamMode,
+    /// How long records are kept.
+    pub retention_hours: u32,
+    /// Every shard that has not expired, by number.
+    pub shards: Vec<Shard>,
+    /// Tags.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+}
+
+impl Stream {
+    /// Its ARN.
+    pub fn arn(&self) -> Arn {
+        Arn::new("kinesis", &self.scope, format!("stream/{}", self.name))
+    }
+
+    /// Its status at `now`; `None` once a deletion is through.
+    pub fn status(&self, now: Timestamp) -> Option<StreamStatus> {
+        match self.state {
+            StreamState::Creating(until) if now < until => Some(StreamStatus::Creating),
+            StreamState::Updating(until) if now < until => Some(StreamStatus::Updating),
+            StreamState::Deleting(until) if now < until => Some(StreamStatus::Deleting),
+            StreamState::Deleting(_) => None,
+            _ => Some(StreamStatus::Active),
+        }
+    }
+
+    /// How long records are kept.
+    pub fn retention(&self) -> Duration {
+        Duration::from_secs(u64::from(self.retention_hours) * 3600)
+    }
+
+    /// The open shard that takes records with this hash key.
+    pub fn route(&self, key: HashKey) -> Option<&Shard> {
+        self.shards.iter().find(|s| s.is_open() && s.range.contains(key))
+    }
+
+    /// The shard with this number.
+    pub fn shard(&self, id: ShardId) -> Option<&Shard> {
+        self.shards.iter().find(|s| s.id == id)
+    }
+}
+
+/// A stream as the catalog holds it: the row's content and its version.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The stream.
+    pub stream: Arc<Stream>,
+    /// The version a change must name.
+    pub version: u64,
+}
+
+type Key = (Scope, StreamName);
+
+/// Every stream of this installation.
+///
+/// One process writes; its copy in memory is therefore the rows' content. (With a shared control
+/// store, later, the copy is held under a lease.)
+pub struct StreamCatalog {
+    store: Arc<dyn ControlStore>,
+    held: RwLock<BTreeMap<Key, Held>>,
+    changes: watch::Sender<u64>,
+}
+
+impl StreamCatalog {
+    /// Reads every row. Fails if the store does, or if a row is damaged.
+    pub async fn open(store: Arc<dyn ControlStore>) -> Result<Self, ControlError> {
+        let mut held = BTreeMap::new();
+        for (key, entry) in scan_all(store.as_ref(), PREFIX).await? {
+            let stream: Stream = entry.json(&key)?;
+            let id = (stream.scope.clone(), stream.name.clone());
+            held.insert(id, Held { stream: Arc::new(stream), version: entry.version });
+        }
+        Ok(Self { store, held: RwLock::new(held), changes: watch::Sender::new(0) })
+    }
+
+    /// The stream, whatever its status.
+    pub fn get(&self, scope: &Scope, name: &StreamName) -> Option<Held> {
+        self.held.read().get(&(scope.clone(), name.clone())).cloned()
+    }
+
+    /// Streams of one account and region by name, those after `after`, at most `limit`.
+    pub fn list(
+        &self,
+        scope: &Scope,
+        after: Option<&StreamName>,
+        limit: usize,
+    ) -> Vec<Arc<Stream>> {
+        let from = match after {
+            Some(name) => Bound::Excluded((scope.clone(), name.clone())),
+            None => Bound::Included((scope.clone(), StreamName::least())),
+        };
+        self.held
+            .read()
+            .range((from, Bound::Unbounded))
+            .take_while(|((s, _), _)| s == scope)
+            .take(limit)
+            .map(|(_, held)| Arc::clone(&held.stream))
+            .collect()
+    }
+
+    /// Every stream, of every account and region.
+    pub fn all(&self) -> Vec<Arc<Stream>> {
+        self.held.read().values().map(|h| Arc::clone(&h.stream)).collect()
+    }
+
+    /// Writes a stream: a new one if `seen` is `None`, else a change of that version. Durable on
+    /// return. Fails with [`ControlError::Conflict`] if somebody else was faster: read, decide again.
+    pub async fn put(&self, stream: Stream, seen: Option<u64>) -> Result<Held, ControlError> {
+        let row = row_key(&stream.scope, &stream.name);
+        let write = match seen {
+            None => Write::insert(row, &stream),
+            Some(version) => Write::update(row, version, &stream),
+        };
+        let version = self.store.commit(vec![write]).await?;
+        let id = (stream.scope.clone(), stream.name.clone());
+        let new = Held { stream: Arc::new(stream), version };
+        {
+            let mut held = self.held.write();
+            // Two commits may return in either order; the later version is the truth.
+            let slot = held.entry(id).or_insert_with(|| new.clone());
+            if slot.version < version {
+                *slot = new.clone();
+            }
+        }
+        self.changed();
+        Ok(new)
+    }
+
+    /// Removes a stream that was read at `version`. Durable on return.
+    pub async fn remove(&self, stream: &Stream, version: u64) -> Result<(), ControlError> {
+        let row = row_key(&stream.scope, &stream.name);
+        self.store.commit(vec![Write::delete(row, version)]).await?;
+        let id = (stream.scope.clone(), stream.name.clone());
+        let mut held = self.held.write();
+        if held.get(&id).is_some_and(|h| h.version <= version) {
+            held.remove(&id);
+        }
+        drop(held);
+        self.changed();
+        Ok(())
+    }
+
+    /// `count` shard names nobody has had. Durable on return: a crash may skip some, never repeat.
+    pub async fn allocate_shards(&self, count: u32) -> Result<Vec<ShardUid>, ControlError> {
+        loop {
+            let seen = self.store.get(NEXT_UID).await?;
+            let first: u64 = seen.as_ref().map_or(Ok(1), |e| e.json(NEXT_UID))?;
+            let next = first + u64::from(count);
+            match self.store.commit(vec![Write::put(NEXT_UID, seen.as_ref(), &next)]).await {
+                Ok(_) => return Ok((first..next).map(ShardUid).collect()),
+                Err(ControlError::Conflict { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Sees a new value whenever any stream changed: what a tap waits on for new shards.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|n| *n += 1);
+    }
+}
+
+fn row_key(scope: &Scope, name: &StreamName) -> String {
+    format!("{PREFIX}{scope}/{name}")
+}

@@ -1,0 +1,238 @@
+//! Records as they travel between the edge, the log and its readers: encoded once, never parsed
+//! into an object each.
+//!
+//! A batch is two buffers, the very bytes a frame of the log holds:
+//!
+//! ```text
+//! offsets: count × u32 little endian, where each record starts in `records`
+//! records: key length u16 | flags u8 | data length u32 | key | data      (little endian, packed)
+//! ```
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::clock::Timestamp;
+use crate::sequence::RecordIndex;
+
+const HEAD_BYTES: usize = 2 + 1 + 4;
+
+/// Records on their way into one shard, in order. Build it, then hand it to
+/// [`LogEngine::append`](crate::log::LogEngine::append).
+#[derive(Debug, Default)]
+pub struct RecordBatch {
+    offsets: BytesMut,
+    records: BytesMut,
+}
+
+impl RecordBatch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty batch with room for `count` records of `bytes` bytes in all.
+    pub fn with_capacity(count: usize, bytes: usize) -> Self {
+        Self {
+            offsets: BytesMut::with_capacity(count * 4),
+            records: BytesMut::with_capacity(bytes + count * HEAD_BYTES),
+        }
+    }
+
+    /// Adds a record. The caller's duty: a key of at most 65,535 bytes, and less than 4 GiB in all;
+    /// the limits of [`crate::limits`] are far below both.
+    pub fn push(&mut self, key: &[u8], data: &[u8]) {
+        debug_assert!(key.len() <= usize::from(u16::MAX));
+        self.offsets.put_u32_le(self.records.len() as u32);
+        self.records.put_u16_le(key.len() as u16);
+        self.records.put_u8(0);
+        self.records.put_u32_le(data.len() as u32);
+        self.records.put_slice(key);
+        self.records.put_slice(data);
+    }
+
+    /// How many records.
+    pub fn len(&self) -> usize {
+        self.offsets.len() / 4
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.offsets.is_empty()
+    }
+
+    /// Bytes the batch takes in a frame, without the frame's header.
+    pub fn encoded_bytes(&self) -> usize {
+        self.offsets.len() + self.records.len()
+    }
+
+    /// The two buffers of a frame's body: offsets, then records.
+    pub fn into_parts(self) -> (Bytes, Bytes) {
+        (self.offsets.freeze(), self.records.freeze())
+    }
+}
+
+/// The bytes are not a frame's body. Whoever read them knows where they came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed frame body")]
+pub struct MalformedFrame;
+
+/// Records of one shard with consecutive indices that arrived together, or a run of them.
+///
+/// Cloning is two reference counts; the bytes are shared with the log's cache.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    first: RecordIndex,
+    arrival: Timestamp,
+    offsets: Bytes,
+    records: Bytes,
+    skip: u32,
+    count: u32,
+}
+
+impl Frame {
+    /// A frame over a body as [`RecordBatch::into_parts`] makes it. Checks every offset and length,
+    /// so that reading the records later can neither fail nor reach outside.
+    pub fn new(
+        first: RecordIndex,
+        arrival: Timestamp,
+        offsets: Bytes,
+        records: Bytes,
+    ) -> Result<Self, MalformedFrame> {
+        let count = u32::try_from(offsets.len() / 4).map_err(|_| MalformedFrame)?;
+        let frame = Self { first, arrival, offsets, records, skip: 0, count };
+        let mut expected = 0;
+        for n in 0..count {
+            let at = frame.start_of(n);
+            let head = frame.records.get(at..at + HEAD_BYTES).ok_or(MalformedFrame)?;
+            let (key, data) = lengths(head);
+            if at != expected {
+                return Err(MalformedFrame);
+            }
+            expected = at + HEAD_BYTES + key + data;
+        }
+        if expected == frame.records.len() && frame.offsets.len().is_multiple_of(4) {
+            Ok(frame)
+        } else {
+            Err(MalformedFrame)
+        }
+    }
+
+    /// Index of the first record.
+    pub fn first(&self) -> RecordIndex {
+        self.first.plus(u64::from(self.skip))
+    }
+
+    /// The first index past the frame.
+    pub fn end(&self) -> RecordIndex {
+        self.first.plus(u64::from(self.skip + self.count))
+    }
+
+    /// When the records arrived: the `ApproximateArrivalTimestamp` of each.
+    pub fn arrival(&self) -> Timestamp {
+        self.arrival
+    }
+
+    /// How many records.
+    pub fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The part of the frame with indices from `from` on, at most `records_max` records.
+    #[must_use]
+    pub fn slice(&self, from: RecordIndex, records_max: usize) -> Self {
+        let drop = from.0.saturating_sub(self.first().0).min(u64::from(self.count)) as u32;
+        let left = (self.count - drop).min(u32::try_from(records_max).unwrap_or(u32::MAX));
+        Self { skip: self.skip + drop, count: left, ..self.clone() }
+    }
+
+    /// The `n`-th record, from 0. The caller's duty: `n < len()`.
+    pub fn get(&self, n: usize) -> Record<'_> {
+        let n = n as u32;
+        let at = self.start_of(self.skip + n);
+        let (key, data) = lengths(&self.records[at..at + HEAD_BYTES]);
+        let body = &self.records[at + HEAD_BYTES..at + HEAD_BYTES + key + data];
+        let (partition_key, data) = body.split_at(key);
+        Record {
+            index: self.first().plus(u64::from(n)),
+            arrival: self.arrival,
+            partition_key,
+            data,
+        }
+    }
+
+    /// The records, in order.
+    pub fn records(&self) -> impl ExactSizeIterator<Item = Record<'_>> {
+        (0..self.len()).map(|n| self.get(n))
+    }
+
+    fn start_of(&self, n: u32) -> usize {
+        let at = n as usize * 4;
+        let bytes = &self.offsets[at..at + 4];
+        u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize
+    }
+}
+
+fn lengths(head: &[u8]) -> (usize, usize) {
+    let key = u16::from_le_bytes([head[0], head[1]]);
+    let data = u32::from_le_bytes([head[3], head[4], head[5], head[6]]);
+    (usize::from(key), data as usize)
+}
+
+/// One record, borrowed from its frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Its place in the shard.
+    pub index: RecordIndex,
+    /// When it arrived.
+    pub arrival: Timestamp,
+    /// Its partition key, UTF-8 as the producer sent it.
+    pub partition_key: &'a [u8],
+    /// Its data blob.
+    pub data: &'a [u8],
+}
+
+impl Record<'_> {
+    /// Bytes that count towards AWS's limits: data and partition key.
+    pub fn size_bytes(&self) -> usize {
+        self.partition_key.len() + self.data.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_batch_reads_back_from_its_frame(
+            records in prop::collection::vec((".{0,20}", prop::collection::vec(any::<u8>(), 0..50)), 0..20),
+            from in 0u64..25, take in 0usize..25,
+        ) {
+            let mut batch = RecordBatch::new();
+            for (key, data) in &records {
+                batch.push(key.as_bytes(), data);
+            }
+            let (offsets, body) = batch.into_parts();
+            let frame = Frame::new(RecordIndex(100), Timestamp::ZERO, offsets, body).unwrap();
+            let part = frame.slice(RecordIndex(100 + from), take);
+            let want: Vec<_> = records.iter().enumerate().skip(from as usize).take(take).collect();
+            prop_assert_eq!(part.len(), want.len());
+            for (got, (n, (key, data))) in part.records().zip(want) {
+                prop_assert_eq!(got.index, RecordIndex(100 + n as u64));
+                prop_assert_eq!(got.partition_key, key.as_bytes());
+                prop_assert_eq!(got.data, &data[..]);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_a_frame_or_an_error(offsets: Vec<u8>, records: Vec<u8>) {
+            let _ = Frame::new(RecordIndex::MIN, Timestamp::ZERO, offsets.into(), records.into())
+                .map(|f| f.records().count());
+        }
+    }
+}

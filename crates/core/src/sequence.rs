@@ -1,0 +1,232 @@
+//! Sequence numbers: the engine's 64-bit index, and the 56-digit number the API shows.
+//!
+//! The index of a record is `arrival in ms << 20 | counter`, so within a shard the order by index is
+//! the order by time, and a search by time is a search by index. It stays under 2^63 until the year
+//! 2248 and leaves room for a million records a millisecond and shard.
+//!
+//! The public number follows the layout that AWS's numbers show (hexadecimal digits, 47 in all):
+//!
+//! ```text
+//! 2 | shard created, s (9) | shard (1) | index (16) | 00 | record, s (9) | shard (8) | 2
+//! ```
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+
+const COUNTER_BITS: u32 = 20;
+const TEN_19: u64 = 10_000_000_000_000_000_000;
+
+/// The place of a record in its shard. Never reused, never out of order, gaps allowed.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct RecordIndex(pub u64);
+
+impl RecordIndex {
+    /// Before every record.
+    pub const MIN: Self = Self(0);
+    /// After every record: what a closed shard's ending sequence number carries.
+    pub const MAX: Self = Self(i64::MAX as u64);
+
+    /// The lowest index a record that arrived at `time` can have.
+    pub const fn at(time: Timestamp) -> Self {
+        Self(time.as_millis() << COUNTER_BITS)
+    }
+
+    /// When the record with this index arrived.
+    pub const fn time(self) -> Timestamp {
+        Timestamp::from_millis(self.0 >> COUNTER_BITS)
+    }
+
+    /// The index after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        self.plus(1)
+    }
+
+    /// The index `by` places on, at most [`RecordIndex::MAX`].
+    #[must_use]
+    pub const fn plus(self, by: u64) -> Self {
+        match self.0.checked_add(by) {
+            Some(n) if n < Self::MAX.0 => Self(n),
+            _ => Self::MAX,
+        }
+    }
+}
+
+/// The indices of one append: `first`, `first + 1`, … `count` of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexRange {
+    /// Index of the first record.
+    pub first: RecordIndex,
+    /// How many records.
+    pub count: u32,
+}
+
+impl IndexRange {
+    /// Index of the `n`-th record of the append, from 0.
+    pub const fn nth(self, n: u32) -> RecordIndex {
+        self.first.plus(n as u64)
+    }
+
+    /// The first index past the range.
+    pub const fn end(self) -> RecordIndex {
+        self.first.plus(self.count as u64)
+    }
+}
+
+/// A sequence number as the API shows it: unique in the stream, growing within a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SequenceNumber {
+    /// When the shard was created, in whole seconds since the epoch (36 bits).
+    pub shard_created_s: u64,
+    /// Place of the record in the shard.
+    pub index: RecordIndex,
+    /// When the record was put, in whole seconds since the epoch (36 bits).
+    pub record_s: u64,
+    /// The shard's number in its stream: N of `shardId-N`.
+    pub shard: u32,
+}
+
+/// The text is not a sequence number of any known version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a sequence number")]
+pub struct InvalidSequenceNumber;
+
+impl SequenceNumber {
+    /// The number of the record at `index` of a shard.
+    pub const fn of(shard: u32, shard_created: Timestamp, index: RecordIndex) -> Self {
+        let record_s = index.time().as_secs();
+        Self { shard_created_s: shard_created.as_secs(), index, record_s, shard }
+    }
+
+    /// The number every record of the shard is above: its `StartingSequenceNumber`.
+    pub const fn start_of(shard: u32, shard_created: Timestamp) -> Self {
+        let s = shard_created.as_secs();
+        Self { shard_created_s: s, index: RecordIndex::MIN, record_s: s, shard }
+    }
+
+    /// The number every record of a closed shard is below: its `EndingSequenceNumber`.
+    pub const fn end_of(shard: u32, shard_created: Timestamp, closed: Timestamp) -> Self {
+        Self {
+            shard_created_s: shard_created.as_secs(),
+            index: RecordIndex::MAX,
+            record_s: closed.as_secs(),
+            shard,
+        }
+    }
+
+    /// The 188 bits, most significant limb first.
+    fn limbs(self) -> [u64; 3] {
+        const S: u128 = (1 << 36) - 1;
+        let high: u128 = 2 << 104
+            | (u128::from(self.shard_created_s) & S) << 68
+            | u128::from(self.shard & 0xf) << 64
+            | u128::from(self.index.0);
+        let low: u128 = (u128::from(self.record_s) & S) << 36 | u128::from(self.shard) << 4 | 2;
+        // high holds 108 bits, low 80: high << 80 | low.
+        let top = (high >> 48) as u64;
+        let mid = (high << 16) as u64 | (low >> 64) as u64;
+        [top, mid, low as u64]
+    }
+
+    fn from_limbs([top, mid, low]: [u64; 3]) -> Result<Self, InvalidSequenceNumber> {
+        let high = u128::from(top) << 48 | u128::from(mid >> 16);
+        let low = u128::from(mid & 0xffff) << 64 | u128::from(low);
+        let number = Self {
+            shard_created_s: (high >> 68) as u64 & ((1 << 36) - 1),
+            index: RecordIndex(high as u64),
+            record_s: (low >> 36) as u64 & ((1 << 36) - 1),
+            shard: (low >> 4) as u32,
+        };
+        if number.limbs() == [top, mid, low as u64] && number.index <= RecordIndex::MAX {
+            Ok(number)
+        } else {
+            Err(InvalidSequenceNumber)
+        }
+    }
+}
+
+/// Divides in place and returns the remainder.
+fn div_rem(limbs: &mut [u64; 3], by: u64) -> u64 {
+    let mut rest = 0u128;
+    for limb in limbs {
+        let n = rest << 64 | u128::from(*limb);
+        *limb = (n / u128::from(by)) as u64;
+        rest = n % u128::from(by);
+    }
+    rest as u64
+}
+
+impl fmt::Display for SequenceNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut limbs = self.limbs();
+        let low = div_rem(&mut limbs, TEN_19);
+        let mid = div_rem(&mut limbs, TEN_19);
+        write!(f, "{}{mid:019}{low:019}", limbs[2])
+    }
+}
+
+impl FromStr for SequenceNumber {
+    type Err = InvalidSequenceNumber;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // 2^188 has 57 digits; anything longer cannot be one of ours.
+        if text.is_empty() || text.len() > 57 || !text.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(InvalidSequenceNumber);
+        }
+        let mut limbs = [0u64; 3];
+        for digit in text.bytes() {
+            let mut carry = u128::from(digit - b'0');
+            for limb in limbs.iter_mut().rev() {
+                let n = u128::from(*limb) * 10 + carry;
+                *limb = n as u64;
+                carry = n >> 64;
+            }
+        }
+        Self::from_limbs(limbs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn has_fifty_six_digits_and_the_layout_aws_shows() {
+        let created = Timestamp::from_millis(1_763_000_000_123);
+        let arrived = Timestamp::from_millis(1_763_000_005_000);
+        let text = SequenceNumber::of(3, created, RecordIndex::at(arrived).plus(7)).to_string();
+        assert_eq!(text.len(), 56);
+        assert!(text.starts_with("49"), "{text}");
+    }
+
+    proptest! {
+        #[test]
+        fn text_round_trips(shard in 0u32.., created in 0u64..1 << 36, s in 0u64..1 << 36,
+                            index in 0u64..=i64::MAX as u64) {
+            let number = SequenceNumber {
+                shard, shard_created_s: created, record_s: s, index: RecordIndex(index),
+            };
+            prop_assert_eq!(number.to_string().parse(), Ok(number));
+        }
+
+        #[test]
+        fn order_of_numbers_is_order_of_index(a in 0u64..1 << 62, b in 0u64..1 << 62) {
+            let created = Timestamp::from_millis(1_700_000_000_000);
+            let [x, y] = [a, b].map(|i| SequenceNumber::of(0, created, RecordIndex(i)).to_string());
+            prop_assert_eq!(x.cmp(&y), a.cmp(&b));
+        }
+
+        #[test]
+        fn any_text_is_a_number_or_an_error(text in "\\PC{0,60}") {
+            let _ = text.parse::<SequenceNumber>();
+        }
+    }
+}
