@@ -1,6 +1,12 @@
-//! The port to whatever a delivery stream delivers to.
+//! The port to whatever a delivery stream delivers to, and the settings a destination is made from.
+//!
+//! The settings stand here because two crates that must not see each other share them: `delivery`
+//! reads them from a request and keeps them, `destinations` turns them into something that delivers.
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::names::DeliveryStreamName;
@@ -67,3 +73,44 @@ pub trait Destination: Send + Sync + 'static {
     /// Delivers the whole batch; on success it is durable at the target.
     async fn deliver(&self, batch: &Batch) -> Result<Delivered, DeliveryError>;
 }
+
+/// What a destination is made from. Kept in the control store, so a change must stay readable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DestinationSettings {
+    /// Objects in a bucket.
+    S3(S3Settings),
+}
+
+/// Settings of an S3 destination, under AWS's names (`ExtendedS3DestinationConfiguration`) and as
+/// the caller gave them: the destination itself checks them when it is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct S3Settings {
+    /// Name of the bucket, from `BucketARN`.
+    pub bucket: String,
+    /// `Prefix`, empty if there is none.
+    pub prefix: String,
+    /// `ErrorOutputPrefix`, empty if there is none.
+    pub error_output_prefix: String,
+    /// `CompressionFormat`.
+    pub compression: Compression,
+    /// `FileExtension`, empty for the compression's own.
+    pub file_extension: String,
+    /// `CustomTimeZone`, an IANA name, empty for UTC.
+    pub time_zone: String,
+}
+
+/// `CompressionFormat`: the formats there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Compression {
+    /// `UNCOMPRESSED`: the records' bytes as they are.
+    #[default]
+    Uncompressed,
+    /// `GZIP`: one gzip member an object.
+    Gzip,
+}
+
+/// Makes a destination, or says in words for the caller of the API why these settings cannot be
+/// one. Makes no connection that has to work now: a bucket may come into being later. Injected by
+/// `server`, the only one who knows every destination.
+pub type MakeDestination =
+    Arc<dyn Fn(&DestinationSettings) -> Result<Arc<dyn Destination>, String> + Send + Sync>;
