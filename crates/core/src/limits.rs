@@ -41,6 +41,10 @@ pub const PUT_RECORD_BATCH_BYTES_MAX: usize = 4 << 20;
 pub const JSON_BODY_BYTES_MAX: usize = 16 << 20;
 /// Deepest nesting of a JSON request.
 pub const JSON_DEPTH_MAX: usize = 64;
+/// Largest batch of one append, as encoded: the largest `PutRecords` with its framing.
+pub const FRAME_BYTES_MAX: usize = 16 << 20;
+/// Most records in one append: as many as one millisecond of a shard can number.
+pub const FRAME_RECORDS_MAX: usize = 1 << 20;
 /// Most bytes of appends waiting for the disk before further ones wait their turn.
 pub const APPEND_BYTES_IN_FLIGHT_MAX: usize = 64 << 20;
 /// Most rows one `ControlStore::scan` returns, whatever was asked.

@@ -87,7 +87,8 @@ pub struct ReadLimit {
 /// The ends of a shard, as readers may see it: durable records only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tail {
-    /// No record below this is readable: trimmed, or past the retention.
+    /// No record below this is readable: trimmed, or past the retention. Never above `end`, so a
+    /// reader that starts here meets every later record.
     pub horizon: RecordIndex,
     /// Every durable record is below this; every later one will be at it or above.
     pub end: RecordIndex,
@@ -155,7 +156,8 @@ pub trait LogEngine: Send + Sync + 'static {
     /// bound the wait; dropping the future ends it.
     async fn wait(&self, shard: ShardUid, past: RecordIndex) -> Result<Tail, LogError>;
 
-    /// The lowest index that any record arrived at or after `time` has or will have.
+    /// A place to read from for the records that arrived at or after `time`: each of them is at it or
+    /// above, every other one below.
     async fn locate(&self, shard: ShardUid, time: Timestamp) -> Result<RecordIndex, LogError>;
 
     /// The shard's ends.
@@ -165,8 +167,9 @@ pub trait LogEngine: Send + Sync + 'static {
     /// fail with [`LogError::Sealed`]. Durable on return; sealing twice returns the same.
     async fn seal(&self, shard: ShardUid) -> Result<Tail, LogError>;
 
-    /// Hides the records below `before` for good. Never comes undone; a lower `before` than an
-    /// earlier one does nothing. Durable on return.
+    /// Hides the records below `before` for good, as far as there are any: a later record is never
+    /// hidden. Never comes undone; a lower `before` than an earlier one does nothing. Durable on
+    /// return.
     async fn trim(&self, shard: ShardUid, before: RecordIndex) -> Result<(), LogError>;
 
     /// Changes how long records are kept, at once and both ways: records that a longer retention

@@ -43,6 +43,22 @@ impl RecordIndex {
         Timestamp::from_millis(self.0 >> COUNTER_BITS)
     }
 
+    /// The first index of `count` records that arrive at `now` in a shard whose end is `self`: never
+    /// below the end, whatever the clock does, and all of them in one millisecond, so that the order
+    /// by index stays the order by arrival. The caller's duty: `count` is at most
+    /// [`FRAME_RECORDS_MAX`](crate::limits::FRAME_RECORDS_MAX).
+    #[must_use]
+    pub const fn first_for(self, now: Timestamp, count: u32) -> Self {
+        let now = Self::at(now);
+        let first = if now.0 > self.0 { now } else { self };
+        let counter = first.0 & ((1 << COUNTER_BITS) - 1);
+        if counter + count as u64 > 1 << COUNTER_BITS {
+            Self(((first.0 >> COUNTER_BITS) + 1) << COUNTER_BITS)
+        } else {
+            first
+        }
+    }
+
     /// The index after this one.
     #[must_use]
     pub const fn next(self) -> Self {
@@ -205,6 +221,17 @@ mod tests {
         let text = SequenceNumber::of(3, created, RecordIndex::at(arrived).plus(7)).to_string();
         assert_eq!(text.len(), 56);
         assert!(text.starts_with("49"), "{text}");
+    }
+
+    #[test]
+    fn an_append_holds_the_last_millisecond_and_never_straddles_two() {
+        let now = Timestamp::from_millis(1_763_000_000_000);
+        let end = RecordIndex::at(now).plus(5);
+        assert_eq!(RecordIndex::MIN.first_for(now, 3), RecordIndex::at(now));
+        assert_eq!(end.first_for(Timestamp::ZERO, 3), end);
+        let nearly = RecordIndex::at(now).plus((1 << COUNTER_BITS) - 3);
+        assert_eq!(nearly.first_for(now, 3), nearly);
+        assert_eq!(nearly.first_for(now, 4).0, RecordIndex::at(now).0 + (1 << COUNTER_BITS));
     }
 
     proptest! {
