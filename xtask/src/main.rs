@@ -1,2 +1,71 @@
-//! Tasks that people and CI run.
-fn main() {}
+//! Tasks that people and CI run: `cargo xtask test`, `setup`, `tidy`, `ci`.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a terminal program says what it does on the terminal"
+)]
+
+mod ci;
+mod process;
+mod setup;
+mod tally;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use crate::tally::Tally;
+
+const USAGE: &str = "\
+cargo xtask COMMAND
+
+  test              install what the tests need, then run all of them
+  test --only NAME  run one part: `rust` (cargo test --workspace), or an acceptance suite,
+                    the NAME of tests/test_NAME.py
+  setup             the installing part of `test` alone
+  tidy              check the rules of this repository that no compiler checks
+  ci                format, clippy with warnings denied, tidy, cargo deny if it is installed, test
+
+Clients of the acceptance tests are installed under ${HYDRANT_CACHE:-~/.cache/hydrant}, outside the
+repository. HYDRANT_BINARY names a hydrant to test instead of building one; HYDRANT_SEED replays a
+seeded test. With CI=true a client that cannot be installed is a failure, elsewhere its tests are
+skipped by name.";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match run(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[&str]) -> Result<bool> {
+    match arguments {
+        ["test"] => Ok(finish(test::all()?)),
+        ["test", "--only", name] => Ok(finish(test::only(name)?)),
+        ["setup"] => {
+            setup::run()?.print();
+            Ok(true)
+        }
+        ["tidy"] => tidy::run(),
+        ["ci"] => Ok(finish(ci::run()?)),
+        [] | ["help" | "-h" | "--help"] => {
+            println!("{USAGE}");
+            Ok(true)
+        }
+        other => bail!("no such command: {}\n\n{USAGE}", other.join(" ")),
+    }
+}
+
+/// Prints the closing lines; true if nothing failed.
+fn finish(tally: Tally) -> bool {
+    print!("{tally}");
+    tally.failed() == 0
+}
