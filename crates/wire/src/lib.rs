@@ -1,5 +1,9 @@
 //! The AWS edge: who is calling, in which protocol, and how errors look. No service's meaning.
 
 pub mod api;
+pub mod json;
+pub mod origin;
+pub mod shape;
+pub mod sigv4;
 
 pub use api::{ApiError, JsonService, Principal};

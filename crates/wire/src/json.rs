@@ -1,0 +1,341 @@
+//! AWS JSON 1.0 and 1.1 over HTTP: from a request to the service that its target names, and back.
+//!
+//! Follows "AWS JSON 1.1 protocol" of the Smithy documentation and what the services answer where it
+//! is silent. Knows neither the version of HTTP nor the socket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
+use hydrant_core::Random;
+use hydrant_core::limits::{JSON_BODY_BYTES_MAX, JSON_DEPTH_MAX};
+
+use crate::api::{ApiError, JsonService};
+use crate::sigv4::{BodyHash, ServiceKind, Verifier};
+
+/// How long a body may take to arrive.
+const BODY_SECONDS_MAX: u64 = 60;
+const CBOR: &str = "application/x-amz-cbor-1.1";
+
+/// Why there is no body.
+#[derive(Debug)]
+enum BodyError {
+    TooLarge,
+    TooSlow,
+    Broken(String),
+}
+
+/// The front of the JSON services. One per process; the listener gives it whatever is not S3's or
+/// another protocol's.
+pub struct JsonFront {
+    services: Vec<(ServiceKind, Arc<dyn JsonService>)>,
+    verifier: Arc<Verifier>,
+    random: Arc<Random>,
+}
+
+impl std::fmt::Debug for JsonFront {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let targets: Vec<_> = self.services.iter().map(|(_, s)| s.target()).collect();
+        f.debug_struct("JsonFront").field("targets", &targets).finish_non_exhaustive()
+    }
+}
+
+impl JsonFront {
+    /// A front for these services. Credentials for each have to be scoped to its signing
+    /// name: `kinesis` for `Kinesis_20131202`.
+    pub fn new(
+        services: Vec<Arc<dyn JsonService>>,
+        verifier: Arc<Verifier>,
+        random: Arc<Random>,
+    ) -> Self {
+        let services = services.into_iter().map(|s| (kind_of(s.target()), s)).collect();
+        Self { services, verifier, random }
+    }
+
+    /// Answers one request. Never fails: what goes wrong is in the reply, in AWS's form, and every
+    /// reply carries its `x-amzn-RequestId`. Reads the body to its end, at most
+    /// [`JSON_BODY_BYTES_MAX`], for at most a minute.
+    pub async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: std::fmt::Display,
+    {
+        let (parts, body) = request.into_parts();
+        let mut reply = match self.reply(&parts, body).await {
+            Ok(reply) => reply,
+            Err(refusal) => refusal,
+        };
+        let id = self.random.bytes::<64>();
+        let (request_id, id_2) = id.split_at(16);
+        let mut version_4 = [0; 16];
+        version_4.copy_from_slice(request_id);
+        let request_id = uuid::Builder::from_random_bytes(version_4).into_uuid().to_string();
+        tracing::debug!(
+            request_id,
+            target = target_of(&parts.headers),
+            status = reply.status().as_u16(),
+            "answered"
+        );
+        for (name, value) in
+            [("x-amzn-requestid", request_id), ("x-amz-id-2", STANDARD.encode(id_2))]
+        {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                reply.headers_mut().insert(name, value);
+            }
+        }
+        reply
+    }
+
+    async fn reply<B>(
+        &self,
+        parts: &Parts,
+        mut body: B,
+    ) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: std::fmt::Display,
+    {
+        let routed = self.route(parts);
+        // A stranger's body is read to its end, so that the reply gets through, but not kept.
+        let screened = match routed {
+            Ok((kind, ..)) => self.verifier.screen(parts, kind).map_err(Refusal::Error),
+            Err(refusal) => Err(refusal),
+        };
+        let keep = screened.is_ok();
+        let deadline = Duration::from_secs(BODY_SECONDS_MAX);
+        let read = tokio::time::timeout(deadline, read_body(&mut body, &parts.headers, keep)).await;
+        let body = read.unwrap_or(Err(BodyError::TooSlow)).map_err(|e| refuse_body(e, parts))?;
+        screened.map_err(|refusal| refusal.into_response(parts))?;
+        let (kind, service, operation) =
+            self.route(parts).map_err(|refusal| refusal.into_response(parts))?;
+
+        let called = async {
+            let caller = self.verifier.authenticate(parts, BodyHash::Whole(&body), kind)?;
+            if body.is_empty() || !is_shallow(&body) {
+                return Err(ApiError::new("SerializationException", ""));
+            }
+            service.call(&caller.principal, operation, body.clone()).await
+        };
+        let reply = called.await.map_err(|e| error_response(&e, parts))?;
+        let mut response = Response::new(Full::new(reply));
+        response.headers_mut().insert(CONTENT_TYPE, json_type(&parts.headers));
+        Ok(response)
+    }
+
+    /// The service and the operation that a request names.
+    fn route<'a>(
+        &'a self,
+        parts: &'a Parts,
+    ) -> Result<(ServiceKind, &'a Arc<dyn JsonService>, &'a str), Refusal> {
+        let target = target_of(&parts.headers).split_once('.');
+        if parts.method != Method::POST {
+            return Err(Refusal::NotAnOperation);
+        }
+        match media_type(&parts.headers) {
+            "application/x-amz-json-1.1" | "application/x-amz-json-1.0" => {}
+            CBOR => return Err(Refusal::Cbor),
+            _ if target.is_none() => return Err(Refusal::NotAnOperation),
+            _ => return Err(Refusal::MediaType),
+        }
+        if parts.headers.contains_key(CONTENT_ENCODING) {
+            return Err(Refusal::Error(ApiError::new(
+                "SerializationException",
+                "Compressed request bodies are not supported by hydrant: send the body without \
+                 Content-Encoding.",
+            )));
+        }
+        let unknown = || Refusal::Error(ApiError::new("UnknownOperationException", ""));
+        let (prefix, operation) = target.ok_or_else(unknown)?;
+        let found = self.services.iter().find(|(_, s)| s.target() == prefix);
+        let (kind, service) = found.ok_or_else(unknown)?;
+        Ok((*kind, service, operation))
+    }
+}
+
+/// What is refused before an operation is known.
+enum Refusal {
+    Error(ApiError),
+    NotAnOperation,
+    MediaType,
+    Cbor,
+}
+
+impl Refusal {
+    fn into_response(self, parts: &Parts) -> Response<Full<Bytes>> {
+        match self {
+            Self::Error(e) => error_response(&e, parts),
+            Self::NotAnOperation => {
+                let text = "<AccessDeniedException>\n  <Message>Unable to determine \
+                            service/operation name to be authorized</Message>\n\
+                            </AccessDeniedException>\n";
+                plain(StatusCode::FORBIDDEN, "application/xml", text.into())
+            }
+            Self::MediaType => {
+                let text = "<UnknownOperationException/>\n";
+                plain(StatusCode::NOT_FOUND, "application/xml", text.into())
+            }
+            Self::Cbor => plain(StatusCode::BAD_REQUEST, CBOR, cbor_refusal()),
+        }
+    }
+}
+
+/// The refusal of CBOR, in CBOR: its clients read nothing else. A map of two texts (RFC 8949).
+fn cbor_refusal() -> Bytes {
+    let pairs = [
+        ("__type", "SerializationException"),
+        (
+            "message",
+            "hydrant does not speak CBOR: set the system property aws.cborEnabled=false, or the \
+             environment variable CBOR_ENABLED=false",
+        ),
+    ];
+    let mut out = vec![0xa2];
+    for text in pairs.into_iter().flat_map(|(name, value)| [name, value]) {
+        // Texts of under 256 bytes: a head of one or two bytes.
+        match u8::try_from(text.len()) {
+            Ok(len @ 0..24) => out.push(0x60 | len),
+            Ok(len) => out.extend([0x78, len]),
+            Err(_) => continue,
+        }
+        out.extend(text.as_bytes());
+    }
+    out.into()
+}
+
+fn kind_of(target: &'static str) -> ServiceKind {
+    match target.split('_').next().unwrap_or(target) {
+        "Kinesis" => ServiceKind::Json("kinesis"),
+        "Firehose" => ServiceKind::Json("firehose"),
+        other => ServiceKind::Json(other),
+    }
+}
+
+fn target_of(headers: &HeaderMap) -> &str {
+    headers.get("x-amz-target").and_then(|v| v.to_str().ok()).unwrap_or("")
+}
+
+fn media_type(headers: &HeaderMap) -> &str {
+    let text = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    text.split(';').next().unwrap_or("").trim()
+}
+
+fn json_type(headers: &HeaderMap) -> HeaderValue {
+    HeaderValue::from_static(match media_type(headers) {
+        "application/x-amz-json-1.0" => "application/x-amz-json-1.0",
+        _ => "application/x-amz-json-1.1",
+    })
+}
+
+fn plain(status: StatusCode, media_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+/// An error in the envelope of AWS JSON. The text of an error of ours stays in the log.
+pub fn error_response(error: &ApiError, parts: &Parts) -> Response<Full<Bytes>> {
+    let mut body = serde_json::Map::new();
+    body.insert("__type".to_owned(), error.code.into());
+    if error.status >= 500 {
+        tracing::error!(code = error.code, error = error.message, "failed");
+    }
+    if !error.message.is_empty() && error.code != "InternalFailure" {
+        // The parser in front of AWS's services writes the name with a capital.
+        let name = if error.code == "SerializationException" { "Message" } else { "message" };
+        body.insert(name.to_owned(), error.message.as_str().into());
+    }
+    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = plain(status, "", serde_json::Value::from(body).to_string().into());
+    response.headers_mut().insert(CONTENT_TYPE, json_type(&parts.headers));
+    response
+}
+
+fn refuse_body(error: BodyError, parts: &Parts) -> Response<Full<Bytes>> {
+    let (status, code, message) = match error {
+        BodyError::TooLarge => (
+            413,
+            "RequestEntityTooLargeException",
+            format!("The request body is larger than {JSON_BODY_BYTES_MAX} bytes."),
+        ),
+        BodyError::TooSlow => {
+            (408, "RequestTimeoutException", "The request body took too long to arrive.".to_owned())
+        }
+        BodyError::Broken(text) => {
+            tracing::debug!(error = text, "the request body broke off");
+            (400, "SerializationException", String::new())
+        }
+    };
+    error_response(&ApiError { status, code, message }, parts)
+}
+
+/// Reads a body to its end. With `keep` unset, its bytes are dropped as they come.
+async fn read_body<B>(body: &mut B, headers: &HeaderMap, keep: bool) -> Result<Bytes, BodyError>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let declared = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|n| n > JSON_BODY_BYTES_MAX as u64) {
+        return Err(BodyError::TooLarge);
+    }
+    let (mut whole, mut rest, mut bytes) = (Bytes::new(), BytesMut::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| BodyError::Broken(e.to_string()))?;
+        let Ok(data) = frame.into_data() else { continue };
+        bytes += data.len();
+        if bytes > JSON_BODY_BYTES_MAX {
+            return Err(BodyError::TooLarge);
+        }
+        if !keep {
+            continue;
+        }
+        if whole.is_empty() && rest.is_empty() {
+            // Most bodies come in one piece, which then needs no copy.
+            whole = data;
+        } else {
+            if rest.is_empty() {
+                rest = BytesMut::with_capacity((whole.len() + data.len()) * 2);
+                rest.extend_from_slice(&std::mem::take(&mut whole));
+            }
+            rest.extend_from_slice(&data);
+        }
+    }
+    Ok(if rest.is_empty() { whole } else { rest.freeze() })
+}
+
+/// Whether no value is nested deeper than [`JSON_DEPTH_MAX`]. Strings are skipped by `memchr`, so
+/// that base64 costs next to nothing. A text that is no JSON gets any answer.
+fn is_shallow(text: &[u8]) -> bool {
+    let (mut at, mut depth) = (0, 0usize);
+    while let Some(byte) = text.get(at) {
+        at += 1;
+        match byte {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => loop {
+                let Some(end) = memchr::memchr2(b'"', b'\\', &text[at..]) else { return true };
+                let escape = text[at + end] == b'\\';
+                at = (at + end + if escape { 2 } else { 1 }).min(text.len());
+                if !escape {
+                    break;
+                }
+            },
+            _ => {}
+        }
+        if depth > JSON_DEPTH_MAX {
+            return false;
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+//! The front, with a service that repeats what it was asked.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use http_body::Frame;
+use hydrant_core::{Clock, Timestamp};
+
+use super::*;
+use crate::api::Principal;
+use crate::sigv4::Credentials;
+
+struct Fixed;
+
+impl Clock for Fixed {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(1_767_323_045_000)
+    }
+}
+
+struct Echo;
+
+#[async_trait]
+impl JsonService for Echo {
+    fn target(&self) -> &'static str {
+        "Kinesis_20131202"
+    }
+
+    async fn call(&self, who: &Principal, operation: &str, body: Bytes) -> Result<Bytes, ApiError> {
+        match operation {
+            "Echo" => Ok(body),
+            "Empty" => Ok(Bytes::new()),
+            "Who" => Ok(who.scope().to_string().into()),
+            "Break" => Err(ApiError::internal("the disk is on fire")),
+            "Parse" => crate::shape::parse::<serde::de::IgnoredAny>(&body).map(|_| Bytes::new()),
+            _ => Err(ApiError::new("UnknownOperationException", "")),
+        }
+    }
+}
+
+fn front() -> JsonFront {
+    let account = "000000000000".parse().unwrap();
+    let verifier = Verifier::new(Credentials::Any, account, Arc::new(Fixed));
+    JsonFront::new(vec![Arc::new(Echo)], Arc::new(verifier), Arc::new(Random::from_seed(7)))
+}
+
+fn request<B>(operation: &str, body: B) -> Request<B> {
+    Request::post("/")
+        .header("host", "localhost")
+        .header("content-type", "application/x-amz-json-1.1")
+        .header("x-amz-target", format!("Kinesis_20131202.{operation}"))
+        .header("x-amz-date", "20260102T030405Z")
+        .header(
+            "authorization",
+            format!(
+                "AWS4-HMAC-SHA256 Credential=test/20260102/us-east-1/kinesis/aws4_request, \
+                 SignedHeaders=host, Signature={}",
+                "0".repeat(64)
+            ),
+        )
+        .body(body)
+        .unwrap()
+}
+
+async fn answer(request: Request<Full<Bytes>>) -> (u16, String, Bytes) {
+    let reply = front().answer(request).await;
+    let id = reply.headers()["x-amzn-requestid"].to_str().unwrap();
+    assert_eq!((id.len(), &id[14..15]), (36, "4"));
+    assert_eq!(reply.headers()["x-amz-id-2"].len(), 64);
+    let media_type = reply.headers()["content-type"].to_str().unwrap().to_owned();
+    let status = reply.status().as_u16();
+    let body = reply.into_body().collect().await.unwrap().to_bytes();
+    (status, media_type, body)
+}
+
+async fn said(request: Request<Full<Bytes>>) -> (u16, String) {
+    let (status, _, body) = answer(request).await;
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn a_call_reaches_its_operation() {
+    let body = Full::from("{\"a\": [1]}");
+    assert_eq!(said(request("Echo", body)).await, (200, "{\"a\": [1]}".to_owned()));
+    assert_eq!(said(request("Empty", Full::from("{}"))).await, (200, String::new()));
+    let who = said(request("Who", Full::from("{}"))).await;
+    assert_eq!(who, (200, "000000000000/us-east-1".to_owned()));
+    let mut old = request("Empty", Full::from("{}"));
+    let media_type = "application/x-amz-json-1.0";
+    old.headers_mut().insert("content-type", HeaderValue::from_static(media_type));
+    assert_eq!(answer(old).await.1, media_type);
+}
+
+#[tokio::test]
+async fn errors_look_like_those_of_aws() {
+    let unknown = "{\"__type\":\"UnknownOperationException\"}";
+    assert_eq!(said(request("Nope", Full::from("{}"))).await, (400, unknown.to_owned()));
+    let mut other = request("Echo", Full::from("{}"));
+    other.headers_mut().insert("x-amz-target", HeaderValue::from_static("Other_1.Echo"));
+    assert_eq!(said(other).await, (400, unknown.to_owned()));
+    let broken = "{\"__type\":\"InternalFailure\"}";
+    assert_eq!(said(request("Break", Full::from("{}"))).await, (500, broken.to_owned()));
+    let serialization = "{\"__type\":\"SerializationException\"}";
+    for text in ["", "{", "{\"a\":[1", "\"", "{\"a\":}", "nul"] {
+        let got = said(request("Parse", Full::from(text))).await;
+        assert_eq!(got, (400, serialization.to_owned()), "{text}");
+    }
+    let mut unsigned = request("Echo", Full::from("{}"));
+    unsigned.headers_mut().remove("authorization");
+    let missing = "{\"__type\":\"MissingAuthenticationTokenException\",\"message\":\"Missing \
+                   Authentication Token\"}";
+    assert_eq!(said(unsigned).await, (400, missing.to_owned()));
+}
+
+#[tokio::test]
+async fn what_is_no_json_call_is_refused_in_its_own_form() {
+    let mut get = request("Echo", Full::from(""));
+    *get.method_mut() = Method::GET;
+    let (status, media_type, body) = answer(get).await;
+    assert_eq!((status, media_type.as_str()), (403, "application/xml"));
+    assert!(body.starts_with(b"<AccessDeniedException>"));
+    let mut html = request("Echo", Full::from("{}"));
+    html.headers_mut().insert("content-type", HeaderValue::from_static("text/html"));
+    assert_eq!(said(html).await, (404, "<UnknownOperationException/>\n".to_owned()));
+    let mut zipped = request("Echo", Full::from("{}"));
+    zipped.headers_mut().insert("content-encoding", HeaderValue::from_static("gzip"));
+    assert!(said(zipped).await.1.contains("send the body without Content-Encoding"));
+    let mut cbor = request("Echo", Full::from("{}"));
+    cbor.headers_mut().insert("content-type", HeaderValue::from_static(CBOR));
+    let (status, media_type, body) = answer(cbor).await;
+    assert_eq!((status, media_type.as_str()), (400, CBOR));
+    assert!(body.starts_with(b"\xa2\x66__type\x76SerializationException\x67message\x78"));
+}
+
+#[tokio::test]
+async fn a_body_is_bounded_in_bytes_and_depth() {
+    let large = "x".repeat(JSON_BODY_BYTES_MAX + 1);
+    assert_eq!(said(request("Echo", Full::from(large))).await.0, 413);
+    let mut declared = request("Echo", Full::from("{}"));
+    declared.headers_mut().insert("content-length", HeaderValue::from(JSON_BODY_BYTES_MAX + 1));
+    assert_eq!(said(declared).await.0, 413);
+    for (depth, status) in [(JSON_DEPTH_MAX, 200), (JSON_DEPTH_MAX + 1, 400), (1 << 20, 400)] {
+        let text = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(said(request("Echo", Full::from(text))).await.0, status, "{depth}");
+    }
+    let quoted = format!("\"\\\"{}\"", "[".repeat(100));
+    assert_eq!(said(request("Echo", Full::from(quoted))).await.0, 200);
+}
+
+/// A body in pieces that never ends, or ends after some.
+struct Pieces(usize);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.0 {
+            usize::MAX => Poll::Pending,
+            0 => Poll::Ready(None),
+            n => {
+                self.0 = n - 1;
+                Poll::Ready(Some(Ok(Frame::data(Bytes::from(format!("{n} "))))))
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_in_pieces_is_joined_and_a_slow_one_ends() {
+    let reply = front().answer(request("Echo", Pieces(3))).await;
+    assert_eq!(reply.into_body().collect().await.unwrap().to_bytes(), "3 2 1 ");
+    assert_eq!(front().answer(request("Echo", Pieces(usize::MAX))).await.status(), 408);
+}
+
+#[test]
+fn members_of_another_type_are_refused_in_the_words_of_aws() {
+    use crate::shape::{Blob, Flag, Integer, List, Map, Structure, Text, parse};
+
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Inner {
+        #[allow(dead_code)]
+        n: Option<Integer>,
+    }
+
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    #[allow(dead_code)]
+    struct Asked<'a> {
+        #[serde(borrow)]
+        text: Option<Text<'a>>,
+        #[serde(borrow)]
+        blob: Option<Blob<'a>>,
+        number: Option<Integer>,
+        flag: Option<Flag>,
+        #[serde(borrow)]
+        list: Option<List<Text<'a>>>,
+        #[serde(borrow)]
+        map: Option<Map<'a, Text<'a>>>,
+        inner: Option<Structure<Inner>>,
+    }
+
+    let no = |text: &str| parse::<Asked<'_>>(text.as_bytes()).err().unwrap().message;
+    let list = "Start of list found where not expected";
+    let map = "Start of structure or map found where not expected.";
+    for (text, want) in [
+        (r#"{"Text":true}"#, "class java.lang.Boolean can not be converted to an String"),
+        (r#"{"Text":1.5}"#, "class java.math.BigDecimal can not be converted to an String"),
+        (r#"{"Text":[]}"#, list),
+        (r#"{"Text":{}}"#, map),
+        (r#"{"Blob":1}"#, "class java.math.BigDecimal can not be converted to a Blob"),
+        (r#"{"Number":"1"}"#, "class java.lang.String can not be converted to an Integer"),
+        (r#"{"Flag":"yes"}"#, "'YES' can not be converted to an Boolean"),
+        (r#"{"List":"a"}"#, "Expected list or null"),
+        (r#"{"List":{}}"#, map),
+        (r#"{"List":[1]}"#, "class java.math.BigDecimal can not be converted to an String"),
+        (r#"{"Map":1}"#, "Expected map or null"),
+        (r#"{"Map":[]}"#, list),
+        (r#"{"Inner":1}"#, "Expected null"),
+        (r#"{"Inner":{"N":false}}"#, "class java.lang.Boolean can not be converted to an Integer"),
+    ] {
+        assert_eq!(no(text), want, "{text}");
+    }
+    let asked: Asked<'_> =
+        parse(br#"{"Text":"a\/b","Blob":"YQ==","Number":3.9,"Flag":null,"Other":[{}]}"#).unwrap();
+    assert_eq!(asked.text.unwrap().0, "a/b");
+    assert_eq!(asked.number, Some(Integer(3)));
+    assert!(asked.flag.is_none());
+
+    let mut out = b"x".to_vec();
+    asked.blob.unwrap().decode_into(&mut out).unwrap();
+    assert_eq!(out, b"xa");
+    let blob = |text: &'static str| Blob(text.into()).decode_into(&mut vec![]).unwrap_err().message;
+    assert_eq!(
+        blob("abc"),
+        "'abc' can not be converted to a Blob: Base64 encoded length is expected a multiple of 4 \
+         bytes but found: 3"
+    );
+    assert_eq!(
+        blob("a*=="),
+        "'a*==' can not be converted to a Blob: Invalid Base64 character: '*'"
+    );
+    assert_eq!(
+        blob("YR=="),
+        "'YR==' can not be converted to a Blob: Invalid last non-pad Base64 character dectected"
+    );
+    assert_eq!(Blob("YWI=".into()).decoded_len(), 2);
+}

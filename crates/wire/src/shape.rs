@@ -1,0 +1,341 @@
+//! The shapes of AWS's JSON: members that refuse a value of another type in AWS's words.
+//!
+//! Every member is an `Option` of one of these, so that absent and null are one thing, as they are
+//! to AWS; whether it may be absent is for the operation to say.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Deref;
+
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, de};
+
+use crate::api::ApiError;
+
+/// Reads a request. A text that is no JSON object, or a member of another type than the model's, is
+/// `SerializationException`, with AWS's text where AWS gives one.
+pub fn parse<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiError> {
+    match serde_json::from_slice::<Structure<T>>(body) {
+        Ok(request) => Ok(request.0),
+        Err(e) if e.is_data() => {
+            // serde_json puts the place behind the text; AWS does not tell it.
+            let place = format!(" at line {} column {}", e.line(), e.column());
+            let text = e.to_string();
+            let text = text.strip_suffix(&place).unwrap_or(&text);
+            Err(ApiError::new("SerializationException", text))
+        }
+        Err(_) => Err(ApiError::new("SerializationException", "")),
+    }
+}
+
+const LIST: &str = "Start of list found where not expected";
+const STRUCTURE: &str = "Start of structure or map found where not expected.";
+
+/// What the visitors below have in common: the refusals.
+macro_rules! refuse {
+    (bool, $wanted:literal) => {
+        fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
+            Err(E::custom(concat!("class java.lang.Boolean can not be converted to ", $wanted)))
+        }
+    };
+    (number, $wanted:literal) => {
+        fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
+            Err(E::custom(concat!("class java.math.BigDecimal can not be converted to ", $wanted)))
+        }
+        fn visit_u64<E: Error>(self, _: u64) -> Result<Self::Value, E> {
+            self.visit_i64(0)
+        }
+        fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
+            self.visit_i64(0)
+        }
+    };
+    (text, $wanted:literal) => {
+        fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
+            Err(E::custom(concat!("class java.lang.String can not be converted to ", $wanted)))
+        }
+    };
+    (list) => {
+        fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
+            Err(A::Error::custom(LIST))
+        }
+    };
+    (map) => {
+        fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
+            Err(A::Error::custom(STRUCTURE))
+        }
+    };
+    (scalars, $text:literal) => {
+        fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
+            Err(E::custom($text))
+        }
+        fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
+            Err(E::custom($text))
+        }
+        fn visit_u64<E: Error>(self, _: u64) -> Result<Self::Value, E> {
+            Err(E::custom($text))
+        }
+        fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
+            Err(E::custom($text))
+        }
+        fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
+            Err(E::custom($text))
+        }
+    };
+}
+
+macro_rules! expecting {
+    ($what:literal) => {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str($what)
+        }
+    };
+}
+
+/// A string, borrowed from the request where it has no escapes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Text<'a>(pub Cow<'a, str>);
+
+impl Deref for Text<'_> {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Cow<'de, str>;
+            expecting!("a string");
+            refuse!(bool, "an String");
+            refuse!(number, "an String");
+            refuse!(list);
+            refuse!(map);
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Cow::Borrowed(text))
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(text.to_owned()))
+            }
+        }
+        d.deserialize_any(V).map(Text)
+    }
+}
+
+/// A blob: base64, checked and decoded by [`Blob::decode_into`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blob<'a>(pub Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Blob<'a> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Cow<'de, str>;
+            expecting!("a blob");
+            refuse!(bool, "a Blob");
+            refuse!(number, "a Blob");
+            refuse!(list);
+            refuse!(map);
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Cow::Borrowed(text))
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(text.to_owned()))
+            }
+        }
+        d.deserialize_any(V).map(Blob)
+    }
+}
+
+/// Longest part of a blob that an error repeats.
+const BLOB_QUOTE_BYTES_MAX: usize = 256;
+
+impl Blob<'_> {
+    /// Bytes after decoding, if the text is base64 at all.
+    pub fn decoded_len(&self) -> usize {
+        let text = self.0.as_bytes();
+        let padding = text.iter().rev().take(2).take_while(|b| **b == b'=').count();
+        (text.len() / 4 * 3).saturating_sub(padding)
+    }
+
+    /// Decodes behind what `out` holds. Standard alphabet, padded, canonical; anything else is
+    /// `SerializationException` and leaves `out` as it was.
+    pub fn decode_into(&self, out: &mut Vec<u8>) -> Result<(), ApiError> {
+        use base64::Engine as _;
+        use base64::engine::general_purpose::STANDARD;
+        let before = out.len();
+        STANDARD.decode_vec(self.0.as_bytes(), out).map_err(|e| {
+            out.truncate(before);
+            ApiError::new("SerializationException", self.refusal(e))
+        })
+    }
+
+    fn refusal(&self, error: base64::DecodeError) -> String {
+        let shown = self.0.char_indices().map(|(at, c)| at + c.len_utf8());
+        let end = shown.take_while(|end| *end <= BLOB_QUOTE_BYTES_MAX).last().unwrap_or(0);
+        let (text, more) = (&self.0[..end], if end < self.0.len() { "…" } else { "" });
+        let why = match error {
+            _ if !self.0.len().is_multiple_of(4) => format!(
+                "Base64 encoded length is expected a multiple of 4 bytes but found: {}",
+                self.0.len()
+            ),
+            base64::DecodeError::InvalidByte(at, _) => {
+                let wrong = self.0.get(at..).and_then(|rest| rest.chars().next()).unwrap_or('?');
+                format!("Invalid Base64 character: '{wrong}'")
+            }
+            // The spelling is AWS's.
+            _ => "Invalid last non-pad Base64 character dectected".to_owned(),
+        };
+        format!("'{text}{more}' can not be converted to a Blob: {why}")
+    }
+}
+
+/// A whole number; a fraction is cut off, as AWS does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Integer(pub i64);
+
+impl<'de> Deserialize<'de> for Integer {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = i64;
+            expecting!("an integer");
+            refuse!(bool, "an Integer");
+            refuse!(text, "an Integer");
+            refuse!(list);
+            refuse!(map);
+            fn visit_i64<E: Error>(self, n: i64) -> Result<i64, E> {
+                Ok(n)
+            }
+            fn visit_u64<E: Error>(self, n: u64) -> Result<i64, E> {
+                Ok(i64::try_from(n).unwrap_or(i64::MAX))
+            }
+            fn visit_f64<E: Error>(self, n: f64) -> Result<i64, E> {
+                Ok(n.floor() as i64)
+            }
+        }
+        d.deserialize_any(V).map(Integer)
+    }
+}
+
+/// A moment, in seconds since the Unix epoch with a fraction.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Seconds(pub f64);
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = f64;
+            expecting!("a timestamp");
+            refuse!(bool, "a Date");
+            refuse!(text, "a Date");
+            refuse!(list);
+            refuse!(map);
+            fn visit_i64<E: Error>(self, n: i64) -> Result<f64, E> {
+                Ok(n as f64)
+            }
+            fn visit_u64<E: Error>(self, n: u64) -> Result<f64, E> {
+                Ok(n as f64)
+            }
+            fn visit_f64<E: Error>(self, n: f64) -> Result<f64, E> {
+                Ok(n)
+            }
+        }
+        d.deserialize_any(V).map(Seconds)
+    }
+}
+
+/// A boolean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flag(pub bool);
+
+impl<'de> Deserialize<'de> for Flag {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = bool;
+            expecting!("a boolean");
+            refuse!(number, "an Boolean");
+            refuse!(list);
+            refuse!(map);
+            fn visit_bool<E: Error>(self, b: bool) -> Result<bool, E> {
+                Ok(b)
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<bool, E> {
+                let text = text.to_ascii_uppercase();
+                Err(E::custom(format_args!("'{text}' can not be converted to an Boolean")))
+            }
+        }
+        d.deserialize_any(V).map(Flag)
+    }
+}
+
+/// A list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct List<T>(pub Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for V<T> {
+            type Value = Vec<T>;
+            expecting!("a list");
+            refuse!(scalars, "Expected list or null");
+            refuse!(map);
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+                let mut out = Vec::new();
+                while let Some(value) = seq.next_element()? {
+                    out.push(value);
+                }
+                Ok(out)
+            }
+        }
+        d.deserialize_any(V(std::marker::PhantomData)).map(List)
+    }
+}
+
+/// A map from strings, in the request's order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Map<'a, T>(pub Vec<(Text<'a>, T)>);
+
+impl<'de: 'a, 'a, T: Deserialize<'de>> Deserialize<'de> for Map<'a, T> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for V<T> {
+            type Value = Vec<(Text<'de>, T)>;
+            expecting!("a map");
+            refuse!(scalars, "Expected map or null");
+            refuse!(list);
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut out = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    out.push(pair);
+                }
+                Ok(out)
+            }
+        }
+        d.deserialize_any(V(std::marker::PhantomData)).map(Map)
+    }
+}
+
+/// A structure: a `T` that is read from nothing but an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Structure<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Structure<T> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for V<T> {
+            type Value = T;
+            expecting!("a structure");
+            refuse!(scalars, "Expected null");
+            refuse!(list);
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(map))
+            }
+        }
+        d.deserialize_any(V(std::marker::PhantomData)).map(Structure)
+    }
+}
