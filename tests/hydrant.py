@@ -1,0 +1,274 @@
+"""A hydrant server started from its binary, and clients for it."""
+
+import contextlib
+import gzip
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import boto3
+import botocore.config
+
+BINARY = os.environ.get("HYDRANT_BINARY", "hydrant")
+REGION = "us-east-1"
+ACCOUNT = "000000000000"
+KEY = ("test", "test")
+START_SECONDS = 30
+STOP_SECONDS = 30
+
+
+class Server:
+    """One data directory, and the process that serves it."""
+
+    every = []
+
+    def __init__(self, data, *arguments, env=None):
+        self.data = Path(data)
+        self.log = self.data.with_name(self.data.name + ".log")
+        self.arguments = arguments
+        self.env = env or {}
+        self.process = None
+        self.endpoints = {}
+        Server.every.append(self)
+
+    def command(self, verb="serve"):
+        anywhere = "127.0.0.1:0"
+        return [BINARY, verb, "--data-dir", str(self.data), "--listen", anywhere,
+                "--pg-listen", anywhere, "--admin-listen", anywhere, *self.arguments]
+
+    def spawn(self):
+        """Starts the process, and does not wait."""
+        (self.data / "endpoints.json").unlink(missing_ok=True)
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=environment(self.env), start_new_session=True,
+            )
+
+    def start(self):
+        """Starts it and waits until it is ready."""
+        self.spawn()
+        described = self.data / "endpoints.json"
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"hydrant ended with {self.process.returncode}\n{self.said()}")
+            with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+                self.endpoints = json.loads(described.read_text())
+                if self.endpoints["pid"] == self.process.pid and self.ready():
+                    return self
+            time.sleep(0.02)
+        self.kill()
+        raise RuntimeError(f"hydrant was not ready after {START_SECONDS} s\n{self.said()}")
+
+    def ready(self):
+        return self.get("/readyz")[0] == 200
+
+    def get(self, path):
+        """Status and text of a page of the admin address."""
+        try:
+            with urllib.request.urlopen(self.endpoints["admin"] + path, timeout=5) as reply:
+                return reply.status, reply.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+    def stop(self):
+        """Asks it to stop, as an init system does; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(STOP_SECONDS)
+
+    def kill(self):
+        """Ends it at once, as `kill -9` does."""
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def said(self, characters=6000):
+        """The end of what it logged."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.log.read_text(errors="replace")[-characters:]
+        return ""
+
+    def peak_bytes(self):
+        """The most memory it has had resident."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
+
+    @property
+    def aws(self):
+        return self.endpoints["aws"]
+
+    @property
+    def aws_address(self):
+        host, _, port = self.aws.removeprefix("http://").rpartition(":")
+        return host, int(port)
+
+    @property
+    def sql_address(self):
+        host, _, port = self.endpoints["sql"].rpartition(":")
+        return host, int(port)
+
+    def client(self, service, key=KEY, region=REGION, **config):
+        """A boto3 client that tries once, so that a test sees every error."""
+        config = {
+            "retries": {"total_max_attempts": 1},
+            "connect_timeout": 5,
+            "read_timeout": 60,
+            "max_pool_connections": 32,
+            **config,
+        }
+        return boto3.client(
+            service, endpoint_url=self.aws, region_name=region, aws_access_key_id=key[0],
+            aws_secret_access_key=key[1], config=botocore.config.Config(**config),
+        )
+
+    def shell(self, more=None):
+        """The environment of a terminal session with this server."""
+        return environment({
+            "AWS_ENDPOINT_URL": self.aws,
+            "AWS_ACCESS_KEY_ID": KEY[0],
+            "AWS_SECRET_ACCESS_KEY": KEY[1],
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            **(more or {}),
+        })
+
+    def snowflake(self, database=None, schema=None, user="hydrant", password="hydrant", **more):
+        """A connection of Snowflake's own driver."""
+        import snowflake.connector
+
+        host, port = self.aws_address
+        return snowflake.connector.connect(
+            user=user, password=password, account="any", host=host, port=port, protocol="http",
+            database=database, schema=schema, login_timeout=15,
+            enable_server_session_keep_alive_auto_detection=False, **more,
+        )
+
+
+def environment(more):
+    """This process's environment, without what would change how a client or hydrant behaves."""
+    kept = {
+        name: value for name, value in os.environ.items()
+        if not name.startswith(("AWS_", "HYDRANT_", "PG", "SNOWFLAKE_"))
+    }
+    # The clients that were installed for these tests come first on the path.
+    kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
+    kept["AWS_CONFIG_FILE"] = kept["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
+    kept["AWS_PAGER"] = ""
+    kept.update(more)
+    return kept
+
+
+def sh(script, env, timeout=60):
+    """Runs what a person would type; its output. Any command that fails fails it."""
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], env=env, timeout=timeout, text=True,
+        stdin=subprocess.DEVNULL, capture_output=True,
+    )
+    assert done.returncode == 0, f"$ {script}\nexit {done.returncode}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def eventually(check, seconds=20, every=0.1):
+    """Calls `check` until it returns something true, and returns that."""
+    end = time.monotonic() + seconds
+    while True:
+        seen = check()
+        if seen or time.monotonic() > end:
+            assert seen, f"not within {seconds} s: {check.__doc__ or check.__name__}"
+            return seen
+        time.sleep(every)
+
+
+def make_stream(kinesis, name, shards=1):
+    """Creates a stream and waits until it is there; its ARN."""
+    kinesis.create_stream(StreamName=name, ShardCount=shards)
+    kinesis.get_waiter("stream_exists").wait(
+        StreamName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 20}
+    )
+    summary = kinesis.describe_stream_summary(StreamName=name)
+    return summary["StreamDescriptionSummary"]["StreamARN"]
+
+
+def make_delivery(firehose, name, bucket, stream_arn=None, seconds=1, **destination):
+    """Creates a delivery stream to a bucket and waits until it is there."""
+    role = f"arn:aws:iam::{ACCOUNT}:role/firehose"
+    source = {"DeliveryStreamType": "DirectPut"}
+    if stream_arn:
+        source = {
+            "DeliveryStreamType": "KinesisStreamAsSource",
+            "KinesisStreamSourceConfiguration": {"KinesisStreamARN": stream_arn, "RoleARN": role},
+        }
+    firehose.create_delivery_stream(
+        DeliveryStreamName=name,
+        ExtendedS3DestinationConfiguration={
+            "RoleARN": role,
+            "BucketARN": f"arn:aws:s3:::{bucket}",
+            "BufferingHints": {"SizeInMBs": 1, "IntervalInSeconds": seconds},
+            **destination,
+        },
+        **source,
+    )
+
+    def active():
+        """the delivery stream is ACTIVE"""
+        seen = firehose.describe_delivery_stream(DeliveryStreamName=name)
+        return seen["DeliveryStreamDescription"]["DeliveryStreamStatus"] == "ACTIVE"
+
+    eventually(active)
+
+
+def read_shard(kinesis, stream, shard, kind="TRIM_HORIZON", **more):
+    """Every record of a shard up to its end."""
+    iterator = kinesis.get_shard_iterator(
+        StreamName=stream, ShardId=shard, ShardIteratorType=kind, **more
+    )["ShardIterator"]
+    records = []
+    while iterator:
+        page = kinesis.get_records(ShardIterator=iterator)
+        records += page["Records"]
+        iterator = page.get("NextShardIterator")
+        if not page["Records"] and page["MillisBehindLatest"] == 0:
+            break
+    return records
+
+
+def read_stream(kinesis, stream):
+    """Every record of a stream, by shard."""
+    shards = kinesis.list_shards(StreamName=stream)["Shards"]
+    return {s["ShardId"]: read_shard(kinesis, stream, s["ShardId"]) for s in shards}
+
+
+def keys(s3, bucket, prefix=""):
+    """The keys in a bucket, in order."""
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    return [found["Key"] for page in pages for found in page.get("Contents", [])]
+
+
+def body(s3, bucket, key):
+    """An object's bytes, unpacked if its name says that they are packed."""
+    raw = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    return gzip.decompress(raw) if key.endswith(".gz") else raw
+
+
+def free_port():
+    """A port that was free just now."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def which(program):
+    """Where a program is, beside our Python first."""
+    return shutil.which(program, path=environment({})["PATH"])
