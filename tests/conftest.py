@@ -75,6 +75,7 @@ def start(tmp_path):
     yield start
     for one in mine:
         one.kill()
+        hydrant.Server.every.remove(one)
 
 
 @pytest.fixture
