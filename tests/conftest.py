@@ -16,6 +16,7 @@ CLIENTS = {
     "node": lambda: hydrant.which("node") and os.environ.get("HYDRANT_TEST_NODE"),
     "psycopg": lambda: importable("psycopg"),
     "snowflake": lambda: importable("snowflake.connector"),
+    "driver4": lambda: hydrant.DRIVER4.is_dir(),
 }
 
 

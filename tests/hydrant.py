@@ -22,6 +22,8 @@ BINARY = os.environ.get("HYDRANT_BINARY", "hydrant")
 REGION = "us-east-1"
 ACCOUNT = "000000000000"
 KEY = ("test", "test")
+# The generation of Snowflake's driver before its rewrite, installed beside it.
+DRIVER4 = Path(sys.prefix) / "driver4"
 START_SECONDS = 30
 STOP_SECONDS = 30
 

@@ -2,10 +2,12 @@
 
 import gzip
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
-from hydrant import eventually, sh
+from hydrant import DRIVER4, eventually, sh
 
 CREDENTIALS = "credentials = (AWS_KEY_ID='test' AWS_SECRET_KEY='test')"
 
@@ -186,6 +188,21 @@ def test_a_broken_file_is_told_and_holds_nothing_up(s3, run, lake, database):
     assert status["executionState"] == "RUNNING" and status["pendingFileCount"] == 0
     # Only what was good is in the table: a file is all or nothing by default.
     assert run("select tweet:n::int from tweets") == [(4,)]
+
+
+@pytest.mark.needs("driver4")
+def test_the_notes_statements_through_the_driver_before_its_rewrite(server, s3, bucket):
+    put_json(s3, bucket, "a.json.gz", {"id": 1, "user": {"name": "ada"}})
+    put_json(s3, bucket, "b.json", {"id": 2, "user": {"name": "it's"}})
+    script = Path(__file__).parent / "driver4.py"
+    host, port = server.aws_address
+    env = server.shell({"PYTHONPATH": str(DRIVER4)})
+    told = json.loads(sh(f"'{sys.executable}' '{script}' {host} {port} {bucket}", env))
+    assert told["version"].startswith("4.")
+    assert told["rows"] == [[1, "ada", 1.5, True, "2024-02-29"], [2, "it's", 1.5, True, "2024-02-29"]]
+    assert told["bound"] == [[2]]
+    assert told["error"] == [2003, "02000"]
+    assert told["schema"] == [["INFORMATION_SCHEMA"]]
 
 
 @pytest.mark.needs("psycopg")

@@ -22,6 +22,8 @@ const PYTHON_CLIENTS: [&str; 6] = [
 ];
 /// Without these no acceptance test runs.
 const PYTHON_NEEDED: [&str; 3] = ["pytest", "pytest-timeout", "boto3"];
+/// The folder, beside the newer one, for the older generation of Snowflake's driver.
+const DRIVER4: &str = "driver4";
 const MARK: &str = ".complete";
 
 /// Where the clients are.
@@ -101,7 +103,8 @@ fn apt_install(package: &str) -> Result<()> {
 
 fn python(cache: &Path, clients: &mut Clients) -> Result<()> {
     let pins = root().join("tests/requirements.txt");
-    let folder = cache.join(format!("python-{}", fingerprint(&[&pins])?));
+    let older = root().join("tests/requirements-driver4.txt");
+    let folder = cache.join(format!("python-{}", fingerprint(&[&pins, &older])?));
     let python = folder.join("bin/python");
     if folder.join(MARK).exists() {
         clients.python = Some(python);
@@ -112,26 +115,30 @@ fn python(cache: &Path, clients: &mut Clients) -> Result<()> {
         return Ok(());
     }
     println!("installing the Python clients into {}", folder.display());
-    let pip = |packages: &[&str]| {
+    let pip = || {
         let mut command = Command::new(&python);
-        command.args(["-m", "pip", "install", "-q", "--disable-pip-version-check", "-c"]);
-        quietly(command.arg(&pins).args(packages))
+        command.args(["-m", "pip", "install", "-q", "--disable-pip-version-check"]);
+        command
     };
-    if pip(&PYTHON_CLIENTS).is_ok() {
-        File::create(folder.join(MARK))?;
-        clients.python = Some(python);
-        return Ok(());
-    }
-    // One of them cannot be had: find out which, and take the others. No mark, so the next run tries
-    // again.
     clients.python = Some(python.clone());
-    for package in PYTHON_CLIENTS {
-        if let Err(error) = pip(&[package]) {
-            clients.miss(package, format!("{error:#}"));
-            if PYTHON_NEEDED.contains(&package) {
-                clients.python = None;
+    if quietly(pip().arg("-c").arg(&pins).args(PYTHON_CLIENTS)).is_err() {
+        // One of them cannot be had: find out which, and take the others.
+        for package in PYTHON_CLIENTS {
+            if let Err(error) = quietly(pip().arg("-c").arg(&pins).arg(package)) {
+                clients.miss(package, format!("{error:#}"));
+                if PYTHON_NEEDED.contains(&package) {
+                    clients.python = None;
+                }
             }
         }
+    }
+    let target = folder.join(DRIVER4);
+    if let Err(error) = quietly(pip().arg("-r").arg(&older).arg("--target").arg(target)) {
+        clients.miss(DRIVER4, format!("{error:#}"));
+    }
+    // Without the mark the next run tries again.
+    if clients.missing.iter().all(|(name, _)| name == "psql") {
+        File::create(folder.join(MARK))?;
     }
     Ok(())
 }
