@@ -8,6 +8,7 @@
 
 mod clock;
 mod control_conformance;
+mod destination_conformance;
 mod faults;
 mod log_conformance;
 mod log_model;
@@ -16,6 +17,7 @@ mod memory_log;
 
 pub use clock::ManualClock;
 pub use control_conformance::control_conformance;
+pub use destination_conformance::{Target, destination_conformance};
 pub use faults::FaultyControl;
 pub use log_conformance::log_conformance;
 pub use log_model::log_model;
