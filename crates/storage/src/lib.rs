@@ -1,1 +1,16 @@
-//! hydrant storage.
+//! hydrant on one machine: the embedded log and the SQLite control store, in one data directory.
+//!
+//! ```text
+//! lock               held by the process that uses the directory
+//! hydrant.db         the control store (SQLite, WAL, synchronous=FULL)
+//! log/N.seg, N.idx   the log's segments, and where in each the shards' frames are
+//! log/spare-N.seg    segments to come: allocated, written once, or recycled
+//! ```
+
+mod control;
+mod dir;
+mod error;
+
+pub use control::Control;
+pub use dir::DataDir;
+pub use error::{Fatal, OpenError, abort};
