@@ -129,9 +129,9 @@ impl<'a> Attempts<'a> {
             tracing::error!(delivery_stream = %stream.name, records = lost,
                 "records expired or were trimmed before they could be delivered, and are lost");
         }
-        for rejected in &delivered.rejected {
-            tracing::error!(delivery_stream = %stream.name, nth = rejected.nth,
-                code = rejected.code, reason = rejected.message, "the destination refused a record");
+        if let Some(first) = delivered.rejected.first() {
+            tracing::error!(delivery_stream = %stream.name, records = delivered.rejected.len(),
+                code = first.code, reason = first.message, "the destination refused records");
         }
         let age = shared.clock.now().since(intent.first_arrival);
         meter::delivered(stream, records, &delivered, age);

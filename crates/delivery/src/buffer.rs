@@ -105,6 +105,11 @@ impl Buffer {
         if !self.is_full(hints) && now < due {
             return None;
         }
+        self.cut_now()
+    }
+
+    /// The batch of whatever there is, due or not.
+    pub(crate) fn cut_now(&mut self) -> Option<Cut> {
         let full = std::mem::take(self);
         Some(Cut {
             ranges: full.ranges,

@@ -28,7 +28,7 @@ use hydrant_core::log::LogEngine;
 use hydrant_core::random::Random;
 use hydrant_wire::{ApiError, JsonService, Principal};
 use parking_lot::Mutex;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 mod attempt;
@@ -120,14 +120,12 @@ impl Delivery {
     /// and is delivered after the next start. Direct puts are still taken, and kept.
     ///
     /// A delivery that fails is not tried again. One that neither succeeds nor fails holds this up,
-    /// so the caller bounds the wait.
+    /// so the caller bounds the wait, and keeps alive meanwhile whatever serves the destinations.
     pub async fn shutdown(&self) {
         self.stop.cancel();
         let mut workers = std::mem::take(&mut *self.workers.lock());
         while let Some(ended) = workers.join_next().await {
-            if let Err(e) = ended {
-                tracing::error!(error = %e, "a delivery worker did not end by itself");
-            }
+            report(ended);
         }
     }
 
@@ -140,8 +138,16 @@ impl Delivery {
         let (shared, stop) = (Arc::clone(&self.shared), self.stop.clone());
         let worker = Worker { shared, signals, stop, held };
         let mut workers = self.workers.lock();
-        while workers.try_join_next().is_some() {}
+        while let Some(ended) = workers.try_join_next() {
+            report(ended);
+        }
         workers.spawn(worker.run());
+    }
+}
+
+fn report(ended: Result<(), JoinError>) {
+    if let Err(e) = ended {
+        tracing::error!(error = %e, "a delivery worker did not end by itself");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hydrant_core::destination::Delivered;
-use metrics::{counter, gauge, histogram};
+use metrics::{Gauge, counter, gauge, histogram};
 
 use crate::stream::DeliveryStream;
 
@@ -42,9 +42,9 @@ pub(crate) fn recovered(stream: &DeliveryStream) {
     gauge!("hydrant_delivery_stuck_seconds", &labels).set(0.0);
 }
 
-/// Bytes of data in the buffer.
-pub(crate) fn buffered(stream: &DeliveryStream, bytes: u64) {
-    gauge!("hydrant_delivery_buffer_bytes", &labels(stream)).set(bytes as f64);
+/// Bytes of data in the buffer. Looked up once, since it is set after every read.
+pub(crate) fn buffer_bytes(stream: &DeliveryStream) -> Gauge {
+    gauge!("hydrant_delivery_buffer_bytes", &labels(stream))
 }
 
 /// Records of a batch that could not be read again: they are lost to the destination.

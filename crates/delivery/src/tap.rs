@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use hydrant_core::catalog::{Shard, ShardId, StreamCatalog};
+use hydrant_core::catalog::{Shard, ShardId, StreamCatalog, StreamStatus};
 use hydrant_core::clock::{Clock, Timestamp};
 use hydrant_core::log::{LogEngine, LogError, ReadLimit, ShardUid, Tail};
 use hydrant_core::sequence::RecordIndex;
@@ -213,6 +213,13 @@ impl Tap {
         let Some(reading) = self.reading.get(&shard) else { return };
         let (log, past) = (Arc::clone(&self.log), reading.next);
         self.waits.push(Box::pin(async move { (shard, log.wait(shard, past).await) }));
+    }
+
+    /// Whether the source is a stream that is being deleted, or is gone.
+    pub(crate) fn source_goes(&self, streams: &StreamCatalog, now: Timestamp) -> bool {
+        let Source::Kinesis { stream, .. } = &self.stream.source else { return false };
+        let status = streams.get(&self.stream.scope, stream).and_then(|h| h.stream.status(now));
+        matches!(status, None | Some(StreamStatus::Deleting))
     }
 
     /// Whether a read may find something.

@@ -23,8 +23,12 @@ use crate::shared::Shared;
 use crate::stream::{Source, State};
 use crate::tap::Tap;
 
-/// First pause after the log or the control store failed.
-const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+/// First pause after the log or the control store failed; it doubles with each failure in a row.
+const FAILURE_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest such pause.
+const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// A session that lasted this long was a success, so the next failure is a first one.
+const SESSION_GOOD: Duration = Duration::from_secs(120);
 
 /// How an operation reaches a worker.
 #[derive(Debug, Default)]
@@ -65,7 +69,9 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) async fn run(mut self) {
+        let mut pause = FAILURE_PAUSE_MIN;
         while !self.stop.is_cancelled() {
+            let began = self.shared.clock.now();
             let stream = &self.held.stream;
             let ended = match stream.state {
                 State::Deleting(_) => self.delete().await.map(|()| None),
@@ -81,10 +87,14 @@ impl Worker {
                 Err(e) => {
                     tracing::error!(delivery_stream = %stream.name, error = %e,
                         "delivery starts again from its last checkpoint");
+                    if self.shared.clock.now().since(began) > SESSION_GOOD {
+                        pause = FAILURE_PAUSE_MIN;
+                    }
                     tokio::select! {
-                        () = tokio::time::sleep(FAILURE_PAUSE) => {}
+                        () = tokio::time::sleep(pause) => {}
                         () = self.stop.cancelled() => return,
                     }
+                    pause = (pause * 2).min(FAILURE_PAUSE_MAX);
                 }
             }
             let stream = &self.held.stream;
@@ -108,7 +118,7 @@ impl Worker {
         }
         self.shared.catalog.remove(&self.held).await?;
         meter::recovered(stream);
-        meter::buffered(stream, 0);
+        meter::buffer_bytes(stream).set(0.0);
         Ok(())
     }
 
@@ -142,6 +152,7 @@ impl Worker {
         self.drop_checkpoints(&mut versions, |shard| there.contains(&shard)).await?;
         let hints = stream.destination.hints;
         let from_stream = stream.source != Source::DirectPut;
+        let buffer_bytes = meter::buffer_bytes(stream);
         let mut buffer = Buffer::default();
         loop {
             if let Some(ended) = self.ended() {
@@ -151,12 +162,18 @@ impl Worker {
                 tap.refresh(&self.shared.streams).await?;
                 continue;
             }
-            meter::buffered(stream, buffer.data_bytes());
+            buffer_bytes.set(buffer.data_bytes() as f64);
             let now = self.shared.clock.now();
-            if let Some(cut) = buffer.cut(hints, now) {
+            // A source that is being deleted takes its records with it, so they go now.
+            let cut = if tap.source_goes(&self.shared.streams, now) {
+                buffer.cut_now()
+            } else {
+                buffer.cut(hints, now)
+            };
+            if let Some(cut) = cut {
                 let intent = Intent::new(stream, cut);
                 let row = control.commit(vec![Write::insert(key.clone(), &intent)]).await?;
-                meter::buffered(stream, 0);
+                buffer_bytes.set(0.0);
                 match self.finish(intent, row, &mut attempts, &mut versions).await? {
                     Some(ended) => return Ok(ended),
                     None => continue,

@@ -203,3 +203,49 @@ async fn shutdown_finishes_a_delivery_and_keeps_what_is_buffered() {
     let total: usize = world.bodies().await.iter().map(String::len).sum();
     assert_eq!((world.bodies().await.len(), total), (2, 2 * data.len() + 4));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_deleted_is_delivered_at_once() {
+    let world = World::new().await;
+    let mut stream = world.stream("tweets", 1).await;
+    let delivery = world.start().await;
+    delivery.create("lake", 5, 900, from_stream("tweets")).await;
+    world.append(stream.shards[0].uid, "last words").await;
+    sleep(SECOND).await;
+    assert!(world.bodies().await.is_empty());
+    let seen = world.streams.get(&stream.scope, &stream.name).unwrap().version;
+    stream.state = StreamState::Deleting(world.clock.now().plus(SECOND));
+    let held = world.streams.put(stream.clone(), Some(seen)).await.unwrap();
+    sleep(SECOND).await;
+    assert_eq!(world.bodies().await, ["last words"]);
+    world.streams.remove(&stream, held.version).await.unwrap();
+    world.log.drop_shard(stream.shards[0].uid).await.unwrap();
+    sleep(SECOND).await;
+    // A new stream of the same name is the source from its first record on.
+    let again = world.stream("tweets", 1).await;
+    world.append(again.shards[0].uid, "first words").await;
+    sleep(901 * SECOND).await;
+    assert_eq!(world.bodies().await.len(), 2);
+    assert_eq!(world.batches.lock().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_beyond_the_memory_bound_wait_their_turn() {
+    let world = World::new().await;
+    let ports = world.ports();
+    let options = Options { bytes_in_flight_max: 1 << 20, ..Options::default() };
+    let delivery = Delivery::start(ports, options).await.unwrap();
+    for name in ["a", "b", "c"] {
+        delivery.create(name, 5, 0, json!({})).await;
+    }
+    world.set(Mode::HangBefore);
+    for name in ["a", "b", "c"] {
+        delivery.put(name, "x").await.unwrap();
+    }
+    sleep(60 * SECOND).await;
+    assert_eq!(world.batches.lock().len(), 1, "one MiB is taken by the delivery that hangs");
+    world.set(Mode::Pass);
+    // The one that hangs is given up after ten minutes, and tried again.
+    sleep(700 * SECOND).await;
+    assert_eq!(world.bodies().await, ["x"; 3]);
+}

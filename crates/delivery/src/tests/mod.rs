@@ -90,15 +90,18 @@ impl World {
 
     /// Starts a process on what there is.
     async fn start(&self) -> Arc<Delivery> {
-        let ports = Ports {
+        Delivery::start(self.ports(), Options::default()).await.unwrap()
+    }
+
+    fn ports(&self) -> Ports {
+        Ports {
             log: self.log.clone(),
             control: self.control.clone(),
             streams: self.streams.clone(),
             clock: self.clock.clone(),
             random: Arc::new(Random::from_seed(1)),
             make_destination: self.make_destination(),
-        };
-        Delivery::start(ports, Options::default()).await.unwrap()
+        }
     }
 
     fn make_destination(&self) -> MakeDestination {
