@@ -6,6 +6,7 @@
 mod canonical;
 mod claim;
 mod error;
+mod older;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +34,8 @@ const SKEW_S3: Duration = Duration::from_secs(900);
 /// Most signing keys kept; one is good for one key, day, region and service.
 const SIGNING_KEYS_MAX: usize = 1_024;
 const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
+/// Where a caller is whose signature names no region (AWS: where that version still holds).
+const OLDER_REGION: &str = "us-east-1";
 
 /// The rules that a request's signature follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,14 +143,63 @@ impl Verifier {
     /// signature, for this service, of a known key, at about this time. It proves nothing; it
     /// spares reading bodies of strangers.
     pub fn screen(&self, parts: &Parts, kind: ServiceKind) -> Result<(), ApiError> {
-        let screened = claim::read(parts).and_then(|claim| {
-            self.check_claim(&claim, kind)?;
-            if self.keys.as_ref().is_some_and(|keys| !keys.contains_key(&claim.key_id)) {
-                return Err(AuthError::UnknownKey);
+        self.try_screen(parts, kind).map_err(|e| e.into_api(kind))
+    }
+
+    fn try_screen(&self, parts: &Parts, kind: ServiceKind) -> Result<(), AuthError> {
+        let key_id = match self.read_older(parts, kind)? {
+            Some(claim) => claim.key_id,
+            None => {
+                let claim = claim::read(parts)?;
+                self.check_claim(&claim, kind)?;
+                claim.key_id
             }
-            Ok(())
-        });
-        screened.map_err(|e| e.into_api(kind))
+        };
+        match &self.keys {
+            Some(keys) if !keys.contains_key(&key_id) => Err(AuthError::UnknownKey),
+            _ => Ok(()),
+        }
+    }
+
+    /// The claim of a URL presigned with the version before, which S3 alone takes, if it still holds.
+    fn read_older(
+        &self,
+        parts: &Parts,
+        kind: ServiceKind,
+    ) -> Result<Option<older::Claim>, AuthError> {
+        if kind != ServiceKind::S3 {
+            return Ok(None);
+        }
+        let claim = older::read(parts)?;
+        match &claim {
+            Some(claim) if self.clock.now() > claim.ends => {
+                Err(AuthError::Expired("Request has expired".to_owned()))
+            }
+            _ => Ok(claim),
+        }
+    }
+
+    fn authenticate_older(
+        &self,
+        parts: &Parts,
+        claim: older::Claim,
+    ) -> Result<Authenticated, AuthError> {
+        let account = match &self.keys {
+            None => self.account.clone(),
+            Some(keys) => {
+                let key = keys.get(&claim.key_id);
+                let secret = key.map_or("", |key| key.secret.as_str());
+                let good = older::is_signed_with(parts, &claim, secret);
+                let key = key.ok_or(AuthError::UnknownKey)?;
+                if !good {
+                    return Err(AuthError::Mismatch);
+                }
+                key.account.clone().unwrap_or_else(|| self.account.clone())
+            }
+        };
+        let region = OLDER_REGION.parse().map_err(|_| AuthError::Mismatch)?;
+        let principal = Principal::verified(Scope { account, region }, claim.key_id);
+        Ok(Authenticated { principal, payload: SignedPayload::Unsigned })
     }
 
     /// Authenticates a request.
@@ -170,6 +222,9 @@ impl Verifier {
         body: BodyHash<'_>,
         kind: ServiceKind,
     ) -> Result<Authenticated, AuthError> {
+        if let Some(claim) = self.read_older(parts, kind)? {
+            return self.authenticate_older(parts, claim);
+        }
         let claim = claim::read(parts)?;
         self.check_claim(&claim, kind)?;
         let Payload { text, signed, unchecked } =

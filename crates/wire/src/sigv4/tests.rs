@@ -445,3 +445,82 @@ proptest! {
         let _ = verifier_at(SIGNED_AT).authenticate(&request, BodyHash::Whole(b""), KINESIS);
     }
 }
+
+/// Made by botocore for an endpoint of its user's, good until ten minutes after `SIGNED_AT`.
+const OLDER: [(&str, &str); 4] = [
+    (
+        "GET",
+        "/lake/a%20b/%C3%BC%2B%25.txt?AWSAccessKeyId=AKIDEXAMPLE&Signature=\
+         ujwVZ6g9PK%2Fk7fXeUQJDNQJwYgY%3D&Expires=1767323645",
+    ),
+    (
+        "PUT",
+        "/lake/k?AWSAccessKeyId=AKIDEXAMPLE&Signature=FdMdiQctfX0tupmXi82xMmNt534%3D&\
+         content-type=text%2Fplain&x-amz-meta-who=me&Expires=1767323645",
+    ),
+    (
+        "GET",
+        "/lake/k?response-content-type=text%2Fhtml%3B%20x&versionId=v1&AWSAccessKeyId=AKIDEXAMPLE&\
+         Signature=Ko9JCE0%2F2GtxF79sMAfrYs95rsM%3D&Expires=1767323645",
+    ),
+    (
+        "PUT",
+        "/lake/k?uploadId=abc&partNumber=2&AWSAccessKeyId=AKIDEXAMPLE&Signature=\
+         CSXCGdXtnt17S%2Br7buRujaO2qv0%3D&Expires=1767323645",
+    ),
+];
+
+fn older(method: &str, uri: &str, host: &str) -> Result<(), (u16, &'static str)> {
+    let parts = parts(method, uri, &[("host", host)]);
+    let verifier = verifier_at(SIGNED_AT);
+    let screened = verifier.screen(&parts, ServiceKind::S3);
+    let seen = verifier.authenticate(&parts, BodyHash::Streaming, ServiceKind::S3);
+    assert!(screened.is_ok() || seen.is_err());
+    seen.map(|a| assert_eq!(a.payload, SignedPayload::Unsigned)).map_err(|e| (e.status, e.code))
+}
+
+#[test]
+fn urls_presigned_with_the_version_before_are_verified() {
+    for (method, uri) in OLDER {
+        for host in ["127.0.0.1:4566", "localhost:4566", "[::1]:4566", "hydrant"] {
+            assert_eq!(older(method, uri, host), Ok(()), "{uri}");
+        }
+        // The host is not signed, so it must not name a bucket.
+        assert_eq!(older(method, uri, "other.localhost"), Err((403, "AccessDenied")));
+        let mismatch = Err((403, "SignatureDoesNotMatch"));
+        assert_eq!(older("DELETE", uri, "localhost"), mismatch);
+        assert_eq!(older(method, &uri.replace("/lake/", "/pond/"), "localhost"), mismatch);
+        assert_eq!(
+            older(method, &uri.replace("=1767323645", "=1767323646"), "localhost"),
+            mismatch
+        );
+        assert_eq!(older(method, &format!("{uri}&acl"), "localhost"), mismatch);
+        assert_eq!(older(method, &format!("{uri}&x-amz-acl=private"), "localhost"), mismatch);
+        let unknown = uri.replace("AKIDEXAMPLE", "AKIDNOBODY");
+        assert_eq!(older(method, &unknown, "localhost"), Err((403, "InvalidAccessKeyId")));
+        let other = uri.replace("AKIDEXAMPLE", "AKIDOTHER");
+        assert_eq!(older(method, &other, "localhost"), mismatch);
+        let malformed = Err((400, "AuthorizationQueryParametersError"));
+        assert_eq!(older(method, &uri.replace("=1767323645", "=+5"), "localhost"), malformed);
+        assert_eq!(older(method, &uri.replace("Expires=", "Expired="), "localhost"), malformed);
+        assert_eq!(older(method, &format!("{uri}&Expires=1"), "localhost"), malformed);
+        let both = format!("{uri}&X-Amz-Algorithm=AWS4-HMAC-SHA256");
+        assert_eq!(older(method, &both, "localhost"), Err((400, "InvalidArgument")));
+    }
+}
+
+#[test]
+fn a_url_presigned_with_the_version_before_ends_when_it_says() {
+    let (method, uri) = OLDER[0];
+    let request = parts(method, uri, &[("host", "localhost")]);
+    let at = |ms| {
+        let seen = verifier_at(ms).authenticate(&request, BodyHash::Streaming, ServiceKind::S3);
+        seen.map(drop).map_err(|e| (e.code, e.message))
+    };
+    assert_eq!(at(SIGNED_AT + 600_000), Ok(()));
+    let expired = Err(("AccessDenied", "Request has expired".to_owned()));
+    assert_eq!(at(SIGNED_AT + 600_001), expired);
+    // It is S3's alone.
+    let seen = verifier_at(SIGNED_AT).authenticate(&request, BodyHash::Whole(b""), KINESIS);
+    assert_eq!(seen.unwrap_err().code, "MissingAuthenticationTokenException");
+}
