@@ -11,7 +11,8 @@
 //!
 //! Limits, in plain words: records that the Kinesis Producer Library has aggregated are delivered as
 //! they are, where AWS takes them apart first. A batch of a source whose records expire before the
-//! destination takes them loses those, loudly: in the log and in `hydrant_delivery_lost_records_total`.
+//! destination takes them loses those, loudly: in the log and in `hydrant_delivery_lost_records_total`;
+//! what is left of it is delivered under the same id.
 //! After a change of the destination a batch cut before it still goes to the old one, unless the old
 //! one refuses it as misconfigured: then it goes to the new one.
 

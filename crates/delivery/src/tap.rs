@@ -157,7 +157,11 @@ impl Tap {
             let more = self.read(shard, buffer, hints).await?;
             self.ready.pop_front();
             match more {
-                More::Now => self.ready.push_back(shard),
+                More::Now => {
+                    self.ready.push_back(shard);
+                    // A log that answers from memory never waits, and others want to run too.
+                    tokio::task::yield_now().await;
+                }
                 More::Later => self.wait_for(shard),
                 More::Never => {
                     self.reading.remove(&shard);
@@ -182,7 +186,7 @@ impl Tap {
             Ok(page) => page,
             Err(LogError::NotFound) => {
                 tracing::warn!(delivery_stream = %self.stream.name, shard = shard.0,
-                    "the shard is gone; what was not delivered of it is lost");
+                    "the shard is gone from the log; records of it that were not delivered are lost");
                 return Ok(More::Never);
             }
             Err(e) => return Err(e),

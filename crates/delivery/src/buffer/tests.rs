@@ -1,3 +1,5 @@
+//! What goes into a batch, and when it is cut.
+
 use hydrant_core::record::RecordBatch;
 use proptest::prelude::*;
 

@@ -6,14 +6,13 @@ use std::time::Duration;
 use hydrant_core::arn::Arn;
 use hydrant_core::control::ControlError;
 use hydrant_core::limits::RETENTION_HOURS_MIN;
-use hydrant_core::log::ShardUid;
 use hydrant_core::names::{DeliveryStreamName, Scope, StreamName};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::tags::{Tag, checked_tags};
 use crate::Delivery;
-use crate::checks::{Checks, read};
+use crate::checks::{Checks, checked_name, read};
 use crate::configuration::{ROLE_ARN, S3Configuration, is_role_arn, unsupported};
 use crate::error::Error;
 use crate::stream::{DeliveryStream, Destination, Source, State};
@@ -57,8 +56,7 @@ pub(super) async fn run(delivery: &Delivery, scope: &Scope, body: &[u8]) -> Resu
     checks.one_of("deliveryStreamType", &kind, TYPES);
     let tags = input.tags.map(|tags| checked_tags(&mut checks, tags)).unwrap_or_default();
     checks.done()?;
-    let name: DeliveryStreamName =
-        name.parse().map_err(|_| Error::InvalidArgument("Invalid name.".into()))?;
+    let name = checked_name(Some(name))?;
     refuse_others(&input.others)?;
     let source = checked_source(delivery, scope, &kind, input.kinesis_stream_source_configuration)?;
     let destination = checked_destination(delivery, input.s3, input.extended_s3)?;
@@ -198,7 +196,8 @@ async fn create(
             "You have already consumed your firehose quota of {DELIVERY_STREAMS_MAX} hoses."
         )));
     }
-    let uid = shared.streams.allocate_shards(1).await?.pop().unwrap_or(ShardUid(0));
+    let uid = shared.streams.allocate_shards(1).await?.pop();
+    let uid = uid.ok_or_else(|| Error::Internal("no shard was allocated".into()))?;
     let direct = source == Source::DirectPut;
     if direct {
         shared.log.create(uid, DIRECT_PUT_RETENTION).await?;

@@ -28,19 +28,19 @@ async fn dies_in(mode: Mode) {
     delivery.put("orders", "two ").await.unwrap();
     sleep(Duration::from_secs(11)).await;
     assert_eq!(world.batches.lock().len(), 1, "the delivery is under way");
-    let before = world.objects("lake").await;
+    let before = world.objects("lake");
     delivery.put("orders", "three ").await.unwrap();
     drop(delivery);
     world.set(Mode::Pass);
     let _delivery = world.start().await;
     sleep(Duration::from_secs(1)).await;
-    let after = world.objects("lake").await;
+    let after = world.objects("lake");
     assert_eq!(after.values().collect::<Vec<_>>(), ["one two "]);
     assert!(before.is_empty() || before == after, "the same key and the same bytes");
     let ids = world.batches.lock().clone();
     assert_eq!((ids.len(), ids[0]), (2, ids[1]), "the same batch again");
     sleep(Duration::from_secs(11)).await;
-    let mut bodies = world.bodies().await;
+    let mut bodies = world.bodies();
     bodies.sort();
     assert_eq!(bodies, ["one two ", "three "]);
 }
@@ -69,7 +69,7 @@ async fn a_deletion_cut_off_is_finished_after_the_next_start() {
     assert_eq!(listed["DeliveryStreamNames"], json!([]));
     assert!(scan_rows(&world).await.is_empty(), "no row is left behind");
     sleep(Duration::from_secs(120)).await;
-    assert!(world.bodies().await.is_empty());
+    assert!(world.bodies().is_empty());
 }
 
 async fn scan_rows(world: &World) -> Vec<String> {
@@ -148,7 +148,7 @@ async fn run(steps: Vec<Step>) {
     let _delivery = world.start().await;
     sleep(Duration::from_secs(60)).await;
     let mut got = [Vec::new(), Vec::new()];
-    let mut bodies = world.bodies().await;
+    let mut bodies = world.bodies();
     // Objects hold runs of records; put them in order by the first of each shard.
     bodies.sort();
     for record in bodies.iter().flat_map(|body| body.split_terminator(';')) {

@@ -1,3 +1,5 @@
+//! Names, bytes and the meaning of failures, on an object store in memory.
+
 use std::collections::BTreeMap;
 use std::io::Read;
 
@@ -174,8 +176,8 @@ fn failures_say_what_to_do() {
         (object_store::Error::PermissionDenied { path: "x".into(), source: "no".into() }, true),
     ] {
         let text = error.to_string();
-        let todo = what_to_do("lake", error);
-        assert_eq!(matches!(todo, DeliveryError::Misconfigured(_)), misconfigured, "{text}");
+        let verdict = what_to_do("lake", error);
+        assert_eq!(matches!(verdict, DeliveryError::Misconfigured(_)), misconfigured, "{text}");
     }
 }
 
