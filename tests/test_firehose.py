@@ -122,12 +122,17 @@ def test_lists_and_deletion(firehose, bucket, name):
     assert error.value.response["Error"]["Code"] == "ResourceNotFoundException"
 
 
-def test_records_wait_for_a_bucket_that_is_not_there_yet(firehose, s3, name):
-    """Nothing that was acknowledged is lost while the bucket is missing."""
-    make_delivery(firehose, name, name)
+def test_records_wait_for_a_bucket_that_is_not_there_yet(start):
+    """Nothing that was acknowledged is lost while the bucket is missing. (A missing bucket is tried
+    again once a minute, or at the next start.)"""
+    server = start()
+    firehose = server.client("firehose")
+    make_delivery(firehose, "d", "lake")
     payload = json.dumps({"kept": True}).encode()
-    firehose.put_record(DeliveryStreamName=name, Record={"Data": payload})
-    time.sleep(2.5)
-    s3.create_bucket(Bucket=name)
-    key = eventually(lambda: keys(s3, name), 60)[0]
-    assert body(s3, name, key) == payload
+    firehose.put_record(DeliveryStreamName="d", Record={"Data": payload})
+    time.sleep(2)
+    server.client("s3").create_bucket(Bucket="lake")
+    assert server.stop() == 0
+    s3 = start().client("s3")
+    key = eventually(lambda: keys(s3, "lake"))[0]
+    assert body(s3, "lake", key) == payload
