@@ -8,18 +8,25 @@ import pytest
 from hydrant import BINARY, environment
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(240)
 def test_every_earthquake_is_in_the_table_once(tmp_path):
+    # Twice over one data directory: the second begins with what the first one left.
+    for _ in range(2):
+        said = demo(tmp_path)
+        assert "1,707" in said
+        # The strongest of that week, from SQL over the nested fields.
+        assert re.search(r"6\.4\b.*Taiwan", said), said
+        assert "export AWS_ENDPOINT_URL=" in said
+
+
+def demo(folder):
+    """Runs it to its end; what it told."""
     anywhere = "127.0.0.1:0"
     done = subprocess.run(
-        [BINARY, "demo", "--exit", "--data-dir", str(tmp_path / "data"), "--listen", anywhere,
+        [BINARY, "demo", "--exit", "--data-dir", str(folder / "data"), "--listen", anywhere,
          "--pg-listen", anywhere, "--admin-listen", anywhere],
-        env=environment({}), cwd=tmp_path, capture_output=True, text=True, timeout=170,
+        env=environment({}), cwd=folder, capture_output=True, text=True, timeout=110,
         stdin=subprocess.DEVNULL,
     )
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    assert "1,707" in done.stdout, said
-    # The strongest of that week, from SQL over the nested fields.
-    assert re.search(r"6\.4\b.*Taiwan", done.stdout), said
-    assert "export AWS_ENDPOINT_URL=" in done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
