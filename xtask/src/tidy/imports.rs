@@ -33,8 +33,6 @@ const TABLE: [(&str, &[&str]); 11] = [
 ];
 /// What the tests of any crate may import besides.
 const TESTS_ONLY: &str = "testkit";
-/// What the tests of one crate may import besides: that a batch lands once takes both halves.
-const TESTS_OF: [(&str, &str); 1] = [("delivery", "destinations")];
 const OURS: &str = "hydrant-";
 
 pub(super) fn check(files: &[Source]) -> Vec<Finding> {
@@ -72,8 +70,7 @@ fn manifest(file: &Source) -> Vec<Finding> {
             findings.push(Finding::new(&file.path, line, text));
         }
         let Some(import) = name.strip_prefix(OURS) else { continue };
-        let for_tests = kind == "dev-dependencies"
-            && (import == TESTS_ONLY || TESTS_OF.contains(&(folder, import)));
+        let for_tests = kind == "dev-dependencies" && import == TESTS_ONLY;
         if !allowed.contains(&import) && !for_tests {
             let text = format!("{folder} may not import {import} in {kind}");
             findings.push(Finding::new(&file.path, line, text));
