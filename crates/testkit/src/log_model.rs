@@ -14,8 +14,8 @@ const SHARDS: u64 = 6;
 
 /// Applies `operations` random operations to a log and to [`MemoryLog`], one after the other, and
 /// panics, naming the seed, where they answer differently. Every operation may be followed by
-/// another call of `open`, which returns the same log opened again: after a clean close, after a
-/// crash, or just once more. The caller's duty: a log that keeps the bytes of expired records, since
+/// another call of `open`, which returns the same log opened again, after a clean close or after a
+/// crash; what it returned before is dropped by then. The caller's duty: a log that keeps the bytes of expired records, since
 /// a longer retention may bring them back.
 pub async fn log_model(
     seed: u64,
@@ -66,6 +66,7 @@ pub async fn log_model(
                 continue;
             }
             _ => {
+                drop(log);
                 log = open(clock.clone()).await;
                 continue;
             }

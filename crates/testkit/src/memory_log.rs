@@ -17,9 +17,18 @@ use tokio::sync::Notify;
 
 /// A [`LogEngine`] whose shards are vectors. Keeps every record that was not trimmed, so a longer
 /// retention brings all of them back.
+///
+/// No record of any shard arrives before one that was appended earlier: like the embedded log, it
+/// holds a clock that steps back for all shards together.
 pub struct MemoryLog {
     clock: Arc<dyn Clock>,
-    shards: Mutex<HashMap<ShardUid, Shard>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    shards: HashMap<ShardUid, Shard>,
+    last_arrival: Timestamp,
 }
 
 struct Shard {
@@ -88,7 +97,7 @@ impl Shard {
 impl MemoryLog {
     /// A log without shards.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, shards: Mutex::default() }
+        Self { clock, state: Mutex::default() }
     }
 
     fn with<T>(
@@ -97,14 +106,14 @@ impl MemoryLog {
         act: impl FnOnce(&mut Shard, Timestamp) -> T,
     ) -> Result<T, LogError> {
         let now = self.clock.now();
-        self.shards.lock().get_mut(&shard).map(|s| act(s, now)).ok_or(LogError::NotFound)
+        self.state.lock().shards.get_mut(&shard).map(|s| act(s, now)).ok_or(LogError::NotFound)
     }
 }
 
 #[async_trait]
 impl LogEngine for MemoryLog {
     async fn create(&self, shard: ShardUid, retention: Duration) -> Result<(), LogError> {
-        self.shards.lock().entry(shard).or_insert_with(|| Shard {
+        self.state.lock().shards.entry(shard).or_insert_with(|| Shard {
             retention,
             trimmed: RecordIndex::MIN,
             end: RecordIndex::MIN,
@@ -126,7 +135,12 @@ impl LogEngine for MemoryLog {
         if batch.encoded_bytes() > FRAME_BYTES_MAX || batch.len() > FRAME_RECORDS_MAX {
             return Err(LogError::Invalid("it is larger than a frame may be"));
         }
-        let range = self.with(shard, |s, now| s.append(batch, now))??;
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        let held = now.max(state.last_arrival);
+        let found = state.shards.get_mut(&shard).ok_or(LogError::NotFound)?;
+        let range = found.append(batch, held)?;
+        state.last_arrival = range.first.time();
         // As durable as anything gets in memory.
         Ok(Durable::new(range, &Synced::by_completed_sync()))
     }
@@ -183,7 +197,7 @@ impl LogEngine for MemoryLog {
     }
 
     async fn drop_shard(&self, shard: ShardUid) -> Result<(), LogError> {
-        if let Some(dropped) = self.shards.lock().remove(&shard) {
+        if let Some(dropped) = self.state.lock().shards.remove(&shard) {
             dropped.changed.notify_waiters();
         }
         Ok(())
