@@ -73,7 +73,10 @@ impl Control {
         let (sender, receiver) = mpsc::channel(COMMITS_QUEUED_MAX);
         let thread = std::thread::Builder::new()
             .name("control".to_owned())
-            .spawn(move || run(writer, receiver))
+            .spawn({
+                let dir = dir.clone();
+                move || run(writer, receiver, &dir)
+            })
             .map_err(|e| OpenError::io("start the writer of", &path, e))?;
         Ok(Arc::new(Self {
             path,
@@ -125,8 +128,8 @@ fn closed() -> ControlError {
 }
 
 /// The writer's thread: takes what has queued up, commits it as one, answers, until the handle is
-/// gone.
-fn run(mut writer: sql::Writer, mut commits: mpsc::Receiver<Commit>) {
+/// gone. Keeps the directory locked meanwhile.
+fn run(mut writer: sql::Writer, mut commits: mpsc::Receiver<Commit>, _lock: &DataDir) {
     let mut next = None;
     while let Some(first) = next.take().or_else(|| commits.blocking_recv()) {
         let mut bytes = first.bytes();

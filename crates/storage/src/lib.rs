@@ -9,8 +9,12 @@
 
 mod control;
 mod dir;
+mod disk;
 mod error;
+mod log;
 
 pub use control::Control;
 pub use dir::DataDir;
+pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::{Fatal, OpenError, abort};
+pub use log::{Log, LogOptions};

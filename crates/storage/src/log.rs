@@ -1,0 +1,345 @@
+//! The embedded log: one for all shards, written by one thread, synced in groups.
+
+mod cache;
+mod directory;
+mod frame;
+mod reader;
+mod recovery;
+mod segment;
+mod shards;
+mod shared;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+mod writer;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hydrant_core::control::{ControlStore, scan_all};
+use hydrant_core::limits::{APPEND_BYTES_IN_FLIGHT_MAX, FRAME_BYTES_MAX, FRAME_RECORDS_MAX};
+use hydrant_core::log::{Durable, LogEngine, LogError, ReadLimit, ReadPage, ShardUid, Tail};
+use hydrant_core::record::RecordBatch;
+use hydrant_core::sequence::{IndexRange, RecordIndex};
+use hydrant_core::{Clock, Random, Timestamp};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, oneshot};
+
+use self::segment::{DATA_START, RESERVED_BYTES};
+use self::shards::{PREFIX, Row, Stripes, control_error, uid_of};
+use self::shared::Shared;
+use self::upkeep::{Kept, Task, Upkeep};
+use self::writer::{Append, Command, Queue, Writer};
+use crate::dir::{DataDir, make_dir};
+use crate::disk::{Disk, LogDir, RealDisk};
+use crate::error::{Fatal, OpenError, abort};
+
+/// How often expired segments are looked for.
+const RECLAIM_EVERY: Duration = Duration::from_secs(60);
+/// Most reads of the disk at a time.
+const DISK_READS_MAX: usize = 32;
+/// A log whose latest record is this far ahead of the clock is worth a warning.
+const AHEAD_MAX: Duration = Duration::from_secs(60);
+
+/// How the log uses its disk and memory.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// Size of a segment, in bytes. A batch has to fit into one.
+    pub segment_bytes: u64,
+    /// Most bytes of recent records kept in memory for readers at the tail.
+    pub cache_bytes: usize,
+    /// Free space that no new segment is made from, in bytes: with less, appends answer
+    /// [`LogError::Full`] once the segments at hand are full, and reads go on.
+    pub free_bytes_min: u64,
+}
+
+impl Default for LogOptions {
+    /// 256 MiB each.
+    fn default() -> Self {
+        Self { segment_bytes: 256 << 20, cache_bytes: 256 << 20, free_bytes_min: 256 << 20 }
+    }
+}
+
+/// The [`LogEngine`] of one machine.
+///
+/// What `append` acknowledges has been synced; what a reader sees, too. Appends that arrive while a
+/// sync is under way share the next one. A failed write or sync ends the process.
+pub struct Log {
+    shared: Arc<Shared>,
+    control: Arc<dyn ControlStore>,
+    queue: Arc<Queue>,
+    in_flight: Arc<Semaphore>,
+    disk_reads: Arc<Semaphore>,
+    stripes: Stripes,
+    upkeep: Mutex<Option<Sender<Task>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Log {
+    /// Recovers the log in `log/` of the data directory, or makes an empty one, and starts its
+    /// threads. Refuses to start, saying which file and byte, if acknowledged records were lost.
+    ///
+    /// `control` keeps a row for each shard; salts are drawn from `random`. The caller's duty: to
+    /// call it within a tokio runtime, and [`Log::close`] at the end.
+    pub fn open(
+        dir: &DataDir,
+        options: LogOptions,
+        control: Arc<dyn ControlStore>,
+        clock: Arc<dyn Clock>,
+        random: &Random,
+    ) -> Result<Arc<Self>, OpenError> {
+        make_dir(&dir.path().join("log"))?;
+        Self::open_on(Arc::new(RealDisk), dir, options, control, clock, random, abort())
+    }
+
+    /// Like [`Log::open`], on any disk, with a hook for failures that must end the process. The
+    /// caller's duty: a `log/` that is there, and a hook that does not return outside of tests.
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: &DataDir,
+        options: LogOptions,
+        control: Arc<dyn ControlStore>,
+        clock: Arc<dyn Clock>,
+        random: &Random,
+        fatal: Fatal,
+    ) -> Result<Arc<Self>, OpenError> {
+        let log_dir = LogDir { disk, path: dir.path().join("log") };
+        let found = recovery::recover(&log_dir, &options)?;
+        warn_if_ahead(found.last_ms, clock.now());
+        let failed = |e| OpenError::io("make a segment in", &log_dir.path, e);
+        let (next, last_ms) = (found.next, found.last_ms);
+        let shared = Shared::new(options, dir.clone(), log_dir.clone(), clock, fatal, found);
+        let shared = Arc::new(shared);
+        let (tasks, todo) = std::sync::mpsc::channel();
+        let random = Random::from_entropy(random.bytes());
+        let upkeep = Upkeep::new(tasks.clone());
+        let writer =
+            Writer::start(shared.clone(), upkeep, random, next, last_ms).map_err(failed)?;
+        let queue = Arc::new(Queue::default());
+        let threads = vec![
+            spawn("log-writer", {
+                let queue = queue.clone();
+                move || writer.run(&queue)
+            }),
+            spawn("log-upkeep", {
+                let shared = shared.clone();
+                move || upkeep::run(&shared, &todo)
+            }),
+        ];
+        let threads = threads.into_iter().collect::<io::Result<Vec<_>>>().map_err(failed)?;
+        let log = Arc::new(Self {
+            shared,
+            control,
+            queue,
+            in_flight: Arc::new(Semaphore::new(APPEND_BYTES_IN_FLIGHT_MAX)),
+            disk_reads: Arc::new(Semaphore::new(DISK_READS_MAX)),
+            stripes: Stripes::default(),
+            upkeep: Mutex::new(Some(tasks)),
+            threads: Mutex::new(threads),
+        });
+        tokio::spawn(reclaim_at_times(Arc::downgrade(&log)));
+        Ok(log)
+    }
+
+    /// Writes what is queued, then ends the log's threads. Later appends are refused; reads go on.
+    pub async fn close(&self) {
+        self.queue.close();
+        self.upkeep.lock().take();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().all(|thread| thread.join().is_ok())
+        });
+        if !matches!(joined.await, Ok(true)) {
+            tracing::error!("a thread of the log did not end well");
+        }
+    }
+
+    /// Frees the segments in which every shard is past its retention, trimmed or dropped, and
+    /// returns how many. The log does so by itself every minute.
+    pub async fn reclaim(&self) -> Result<usize, LogError> {
+        // Before the rows are read: a shard made after that has no record in these.
+        let mut segments = self.shared.segments.read().clone();
+        segments.retain(|s| !s.is_active());
+        // The newest complete one knows where every shard ended.
+        segments.pop();
+        let mut kept = HashMap::new();
+        if !segments.is_empty() {
+            for (key, entry) in scan_all(&*self.control, PREFIX).await.map_err(control_error)? {
+                let row: Row = entry.json(&key).map_err(control_error)?;
+                if let Some(shard) = uid_of(&key) {
+                    let retention = Duration::from_millis(row.retention_ms);
+                    kept.insert(shard, Kept { retention, trimmed: row.trimmed });
+                }
+            }
+        }
+        let (reply, answer) = oneshot::channel();
+        let tasks = self.upkeep.lock().clone();
+        let sent = tasks.and_then(|t| t.send(Task::Reclaim { segments, kept, reply }).ok());
+        sent.ok_or_else(closed)?;
+        answer.await.map_err(|_| closed())
+    }
+
+    /// Runs a read of the disk off the runtime's threads.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Shared) -> Result<T, LogError> + Send + 'static,
+    ) -> Result<T, LogError> {
+        let permit = self.disk_reads.clone().acquire_owned().await.map_err(|_| closed())?;
+        let shared = self.shared.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            read(&shared)
+        });
+        task.await.map_err(|_| closed())?
+    }
+
+    fn check_size(&self, batch: &RecordBatch) -> Result<(), LogError> {
+        if batch.is_empty() {
+            return Err(LogError::Invalid("it holds no record"));
+        }
+        let room = self.shared.options.segment_bytes.saturating_sub(DATA_START + RESERVED_BYTES);
+        let bytes = batch.encoded_bytes();
+        if bytes > FRAME_BYTES_MAX
+            || batch.len() > FRAME_RECORDS_MAX
+            || frame::frame_bytes(bytes) > room
+        {
+            return Err(LogError::Invalid("it is larger than a frame may be"));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+fn closed() -> LogError {
+    LogError::Unavailable("it was closed".to_owned())
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run)
+}
+
+fn warn_if_ahead(last_ms: u64, now: Timestamp) {
+    let last = Timestamp::from_millis(last_ms);
+    if last > now.plus(AHEAD_MAX) {
+        tracing::warn!(
+            %last, %now,
+            "the clock is behind the log's latest record: records carry that one's time until the \
+             clock has caught up"
+        );
+    }
+}
+
+async fn reclaim_at_times(log: Weak<Log>) {
+    loop {
+        tokio::time::sleep(RECLAIM_EVERY).await;
+        let Some(log) = log.upgrade() else { return };
+        if log.upkeep.lock().is_none() {
+            return;
+        }
+        match log.reclaim().await {
+            Ok(0) => {}
+            Ok(freed) => tracing::info!(freed, "segments of the log hold nothing any more"),
+            Err(error) => tracing::warn!(%error, "freeing segments of the log"),
+        }
+    }
+}
+
+#[async_trait]
+impl LogEngine for Log {
+    async fn create(&self, shard: ShardUid, retention: Duration) -> Result<(), LogError> {
+        self.insert_row(shard, retention).await
+    }
+
+    async fn append(
+        &self,
+        shard: ShardUid,
+        batch: RecordBatch,
+    ) -> Result<Durable<IndexRange>, LogError> {
+        self.check_size(&batch)?;
+        self.shared.check()?;
+        self.touch(shard).await?;
+        let bytes = u32::try_from(batch.encoded_bytes()).unwrap_or(u32::MAX);
+        let permit = self.in_flight.clone().acquire_many_owned(bytes).await;
+        let permit = permit.map_err(|_| closed())?;
+        let (offsets, records) = batch.into_parts();
+        let body_crc = crc32c::crc32c_append(crc32c::crc32c(&offsets), &records);
+        let (reply, answer) = oneshot::channel();
+        let append = Append { shard, offsets, records, body_crc, reply, permit };
+        self.queue.push(Command::Append(append)).map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    async fn read(
+        &self,
+        shard: ShardUid,
+        from: RecordIndex,
+        limit: ReadLimit,
+    ) -> Result<ReadPage, LogError> {
+        let tail = self.tail(shard).await?;
+        let mut pager = reader::Pager::new(from, limit, tail);
+        if pager.is_full() || self.shared.read_cached(shard, &mut pager) {
+            return Ok(pager.finish());
+        }
+        let page = self
+            .blocking(move |shared| {
+                shared.read_segments(shard, &mut pager)?;
+                Ok(pager.finish())
+            })
+            .await?;
+        // Dropped while we read: what was found is nobody's any more.
+        self.tail(shard).await?;
+        Ok(page)
+    }
+
+    async fn wait(&self, shard: ShardUid, past: RecordIndex) -> Result<Tail, LogError> {
+        self.wait_past(shard, past).await
+    }
+
+    async fn locate(&self, shard: ShardUid, time: Timestamp) -> Result<RecordIndex, LogError> {
+        Ok(RecordIndex::at(time).max(self.tail(shard).await?.horizon))
+    }
+
+    async fn tail(&self, shard: ShardUid) -> Result<Tail, LogError> {
+        self.touch(shard).await?;
+        let now = self.shared.clock.now();
+        let shards = self.shared.shards.lock();
+        shards.get(&shard).map(|s| s.tail(now)).ok_or(LogError::NotFound)
+    }
+
+    async fn seal(&self, shard: ShardUid) -> Result<Tail, LogError> {
+        let tail = self.tail(shard).await?;
+        if tail.sealed {
+            return Ok(tail);
+        }
+        let (reply, answer) = oneshot::channel();
+        self.queue.push(Command::Seal(shard, reply)).map_err(|_| closed())?;
+        let end = answer.await.map_err(|_| closed())??;
+        self.change_row(shard, |row| row.sealed_end = Some(row.sealed_end.unwrap_or(end))).await?;
+        self.tail(shard).await
+    }
+
+    async fn trim(&self, shard: ShardUid, before: RecordIndex) -> Result<(), LogError> {
+        let before = before.min(self.tail(shard).await?.end);
+        self.change_row(shard, |row| row.trimmed = row.trimmed.max(before)).await
+    }
+
+    async fn set_retention(&self, shard: ShardUid, retention: Duration) -> Result<(), LogError> {
+        self.touch(shard).await?;
+        let retention_ms = shards::millis(retention);
+        self.change_row(shard, |row| row.retention_ms = retention_ms).await
+    }
+
+    async fn drop_shard(&self, shard: ShardUid) -> Result<(), LogError> {
+        self.delete_row(shard).await
+    }
+}

@@ -1,0 +1,208 @@
+//! Reading: a page at a time, from the tail cache or from the segments.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hydrant_core::Timestamp;
+use hydrant_core::log::{LogError, ReadLimit, ReadPage, ShardUid, Tail};
+use hydrant_core::record::Frame;
+use hydrant_core::sequence::RecordIndex;
+
+use super::directory::Entry;
+use super::frame::{HEADER_BYTES, Header, Kind};
+use super::shared::{Segment, Shared, unavailable};
+use crate::disk::DiskFile;
+
+/// Most bytes read ahead in one piece, unless a single frame is larger.
+const READ_AHEAD_BYTES: usize = 1 << 20;
+/// Fewest bytes worth a read of their own.
+const READ_BYTES_MIN: usize = 64 << 10;
+/// Bytes of other shards' frames that are read over rather than around.
+const GAP_BYTES_MAX: u32 = 16 << 10;
+/// Frames looked up at a time.
+const ENTRIES_MAX: usize = 1_024;
+
+/// A page being filled, up to its limit.
+pub(super) struct Pager {
+    page: ReadPage,
+    limit: ReadLimit,
+    full: bool,
+}
+
+impl Pager {
+    /// An empty page that starts at `from` or at the horizon.
+    pub(super) fn new(from: RecordIndex, limit: ReadLimit, tail: Tail) -> Self {
+        let next = from.max(tail.horizon);
+        let limit = ReadLimit { records_max: limit.records_max.max(1), ..limit };
+        let page = ReadPage { frames: Vec::new(), next, tail };
+        Self { page, limit, full: next >= tail.end }
+    }
+
+    /// Whether nothing more is wanted.
+    pub(super) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Where the page goes on.
+    pub(super) fn next(&self) -> RecordIndex {
+        self.page.next
+    }
+
+    /// The page.
+    pub(super) fn finish(self) -> ReadPage {
+        self.page
+    }
+
+    /// Takes what fits of a frame; returns whether more is wanted.
+    pub(super) fn take(&mut self, frame: &Frame) -> bool {
+        // Durable already, but not yet announced: it is for the next page.
+        if frame.first() >= self.page.tail.end {
+            self.full = true;
+            return false;
+        }
+        let part = frame.slice(self.page.next, self.limit.records_max);
+        let mut fits = 0;
+        for record in part.records() {
+            let first = self.page.is_empty() && fits == 0;
+            match self.limit.bytes_max.checked_sub(record.size_bytes()) {
+                Some(left) => self.limit.bytes_max = left,
+                None if first => self.limit.bytes_max = 0,
+                None => {
+                    self.full = true;
+                    break;
+                }
+            }
+            fits += 1;
+        }
+        if fits > 0 {
+            let part = part.slice(self.page.next, fits);
+            self.page.next = part.end();
+            self.limit.records_max -= fits;
+            self.page.frames.push(part);
+        }
+        self.full |= self.limit.records_max == 0 || self.page.next >= self.page.tail.end;
+        !self.full
+    }
+}
+
+impl Shared {
+    /// Fills the page from the tail cache, if all it wants is there.
+    pub(super) fn read_cached(&self, shard: ShardUid, pager: &mut Pager) -> bool {
+        let hit = self.cache.lock().read(shard, pager.next(), |frame| pager.take(frame));
+        let counter = if hit { "hydrant_log_cache_hits" } else { "hydrant_log_cache_misses" };
+        metrics::counter!(counter).increment(1);
+        hit
+    }
+
+    /// Fills the page from the segments. Reads the disk.
+    pub(super) fn read_segments(&self, shard: ShardUid, pager: &mut Pager) -> Result<(), LogError> {
+        let segments = self.segments.read().clone();
+        let start = segments.partition_point(|s| !s.reaches(pager.next()));
+        for segment in &segments[start..] {
+            match self.read_segment(segment, shard, pager) {
+                // Freed under our feet: what was in it has expired.
+                Err(_) if !self.has(segment) => {}
+                done => done?,
+            }
+            if pager.is_full() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_segment(
+        &self,
+        segment: &Arc<Segment>,
+        shard: ShardUid,
+        pager: &mut Pager,
+    ) -> Result<(), LogError> {
+        let mut file: Option<Arc<dyn DiskFile>> = None;
+        loop {
+            let entries = self.find(segment, shard, pager.next(), ENTRIES_MAX)?;
+            let mut rest = &entries[..];
+            while !rest.is_empty() {
+                let file = match &mut file {
+                    Some(file) => file,
+                    none => {
+                        let name = segment.name();
+                        let opened = self.dir.disk.open(&self.dir.file(&name));
+                        none.insert(opened.map_err(|e| unavailable(&name, &e))?)
+                    }
+                };
+                let want = pager.limit.bytes_max.clamp(READ_BYTES_MIN, READ_AHEAD_BYTES);
+                let (run, later) = rest.split_at(run_of(rest, want));
+                rest = later;
+                for frame in self.read_run(&**file, segment, shard, run)? {
+                    if !pager.take(&frame) {
+                        return Ok(());
+                    }
+                }
+            }
+            if entries.len() < ENTRIES_MAX {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads frames that lie close together in one piece, and verifies each.
+    fn read_run(
+        &self,
+        file: &dyn DiskFile,
+        segment: &Segment,
+        shard: ShardUid,
+        run: &[Entry],
+    ) -> Result<Vec<Frame>, LogError> {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(Vec::new()) };
+        let mut bytes = vec![0; (last.at + last.bytes - first.at) as usize];
+        let got = file.read_at(&mut bytes, first.at.into());
+        bytes.truncate(got.map_err(|e| unavailable(&segment.name(), &e))?);
+        let bytes = Bytes::from(bytes);
+        let frames = run.iter().map(|entry| {
+            let start = (entry.at - first.at) as usize;
+            let end = start + entry.bytes as usize;
+            (bytes.len() >= end)
+                .then(|| verify(bytes.slice(start..end), segment.seed, shard, entry))
+                .flatten()
+                .ok_or_else(|| {
+                    metrics::counter!("hydrant_log_damaged_frames").increment(1);
+                    LogError::Corrupt(format!(
+                        "{}, byte {}: the frame is not as written",
+                        self.dir.file(&segment.name()).display(),
+                        entry.at
+                    ))
+                })
+        });
+        frames.collect()
+    }
+}
+
+/// How many of the entries to read in one piece.
+fn run_of(entries: &[Entry], bytes_max: usize) -> usize {
+    let start = entries[0].at;
+    let mut end = start + entries[0].bytes;
+    let joined = entries[1..].iter().take_while(|e| {
+        let near = e.at - end <= GAP_BYTES_MAX;
+        end = e.at + e.bytes;
+        near && (end - start) as usize <= bytes_max
+    });
+    1 + joined.count()
+}
+
+/// The frame, if every bit of it is what was written there for this shard.
+fn verify(bytes: Bytes, seed: u32, shard: ShardUid, entry: &Entry) -> Option<Frame> {
+    let header = Header::decode(&bytes, seed)?;
+    let body = bytes.get(HEADER_BYTES..HEADER_BYTES + header.body_bytes as usize)?;
+    let expected = header.kind == Kind::Records
+        && header.shard == shard
+        && header.first == entry.first
+        && header.count == entry.count
+        && crc32c::crc32c(body) == header.body_crc;
+    let records = HEADER_BYTES + header.count as usize * 4;
+    if !expected || records > HEADER_BYTES + body.len() {
+        return None;
+    }
+    let (first, arrival) = (header.first, Timestamp::from_millis(header.arrival_ms));
+    let end = HEADER_BYTES + body.len();
+    Frame::new(first, arrival, bytes.slice(HEADER_BYTES..records), bytes.slice(records..end)).ok()
+}

@@ -1,0 +1,246 @@
+//! What happens to the log's directory before the first append: every segment is accounted for, a
+//! torn tail is cut, and lost acknowledged data is refused.
+//!
+//! Only the newest segment can have a torn tail: an older one was ended, with a sync, before the next
+//! was made. After the cut the segment is ended too, and writing goes on in a new one, so that what a
+//! torn write left behind can never be taken for a frame.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use super::LogOptions;
+use super::directory::{INDEX_HEADER_BYTES, Index, IndexHeader};
+use super::frame::{Header, Kind};
+use super::segment::{
+    BadHeader, DATA_START, FORMAT, Scan, SegmentHeader, index_name, number_of, scan, segment_name,
+};
+use super::shared::{Segment, read_file, write_file};
+use crate::disk::{DiskFile, LogDir};
+use crate::error::OpenError;
+
+const LOST_SEGMENT: &str = "move that one file out of log/: every record in it, of every shard, \
+                            is then missing for good, and everything else is as it was";
+const LOST_HEADER: &str = "move that one file out of log/: what it held is then missing for good, \
+                           and everything else is as it was";
+
+/// What was found.
+pub(super) struct Recovered {
+    /// Complete segments, in order, each with its index in place.
+    pub(super) segments: Vec<Arc<Segment>>,
+    /// Files of the right size to make segments from.
+    pub(super) spares: Vec<String>,
+    /// The number of the next segment.
+    pub(super) next: u64,
+    /// No record arrived later than this.
+    pub(super) last_ms: u64,
+}
+
+/// Brings the directory into order.
+pub(super) fn recover(dir: &LogDir, options: &LogOptions) -> Result<Recovered, OpenError> {
+    let names = dir.disk.list(&dir.path).map_err(|e| OpenError::io("list", &dir.path, e))?;
+    let mut numbers: Vec<u64> = names.iter().filter_map(|n| number_of(n, "seg")).collect();
+    numbers.sort_unstable();
+    let mut found = Recovered {
+        segments: Vec::new(),
+        spares: tidy(dir, options, &names, &numbers)?,
+        next: numbers.last().map_or(1, |no| no + 1),
+        last_ms: 0,
+    };
+    for &no in &numbers {
+        let is_newest = Some(&no) == numbers.last();
+        let mut segment = Opening::open(dir, no)?;
+        found.last_ms = found.last_ms.max(segment.header.floor_ms);
+        let index = match segment.index_header()? {
+            Some(index) => index,
+            None => {
+                let Some(scan) = segment.scan(is_newest)? else {
+                    // Nothing was ever written to it.
+                    segment.make_spare(options, &mut found.spares)?;
+                    found.next = no;
+                    continue;
+                };
+                let before = found.segments.last().map(|s| s.header.clone());
+                segment.write_index(&scan, before)?
+            }
+        };
+        found.last_ms = found.last_ms.max(index.last_ms);
+        found.segments.push(Arc::new(Segment::complete(segment.header, index.last_ms)));
+    }
+    dir.sync().map_err(|e| OpenError::io("sync", &dir.path, e))?;
+    Ok(found)
+}
+
+/// Removes what a crash left half done, and returns the spare files.
+fn tidy(
+    dir: &LogDir,
+    options: &LogOptions,
+    names: &[String],
+    segments: &[u64],
+) -> Result<Vec<String>, OpenError> {
+    let mut spares = Vec::new();
+    for name in names {
+        let path = dir.file(name);
+        let is_orphan = number_of(name, "idx").is_some_and(|no| !segments.contains(&no));
+        let is_spare = name.starts_with("spare-") && name.ends_with(".seg");
+        let fits = is_spare
+            && dir
+                .disk
+                .open(&path)
+                .and_then(|f| f.size())
+                .map_err(|e| OpenError::io("open", &path, e))?
+                == options.segment_bytes;
+        if fits {
+            spares.push(name.clone());
+        } else if is_spare || is_orphan || name.ends_with(".idx.tmp") {
+            dir.disk.remove(&path).map_err(|e| OpenError::io("remove", &path, e))?;
+        }
+    }
+    Ok(spares)
+}
+
+/// A segment that is being accounted for.
+struct Opening<'a> {
+    dir: &'a LogDir,
+    name: String,
+    header: SegmentHeader,
+    file: Arc<dyn DiskFile>,
+}
+
+impl<'a> Opening<'a> {
+    fn open(dir: &'a LogDir, no: u64) -> Result<Self, OpenError> {
+        let name = segment_name(no);
+        let path = dir.file(&name);
+        let failed = |e| OpenError::io("read", &path, e);
+        let file = dir.disk.open(&path).map_err(failed)?;
+        let mut bytes = vec![0; DATA_START as usize];
+        let got = file.read_at(&mut bytes, 0).map_err(failed)?;
+        let damaged = |what: &str| OpenError::Damaged {
+            path: path.clone(),
+            at: 0,
+            what: what.to_owned(),
+            way_on: LOST_HEADER,
+        };
+        match SegmentHeader::decode(&bytes[..got]) {
+            Ok(header) if header.no == no => Ok(Self { dir, name, header, file }),
+            Ok(_) => Err(damaged("the segment has another number than its name says")),
+            Err(BadHeader::Damaged) => Err(damaged("the segment's header is not as written")),
+            Err(BadHeader::Format(found)) => Err(OpenError::UnknownFormat {
+                path: path.clone(),
+                found: found.to_string(),
+                known: FORMAT,
+            }),
+        }
+    }
+
+    fn failed(&self, action: &'static str) -> impl Fn(io::Error) -> OpenError {
+        let path = self.dir.file(&self.name);
+        move |e| OpenError::io(action, &path, e)
+    }
+
+    /// The head of the segment's index, or `None` if it has to be made.
+    fn index_header(&self) -> Result<Option<IndexHeader>, OpenError> {
+        let path = self.dir.file(&index_name(self.header.no));
+        let mut bytes = vec![0; INDEX_HEADER_BYTES];
+        let read = self.dir.disk.open(&path).and_then(|f| f.read_at(&mut bytes, 0));
+        match read {
+            Ok(_) => Ok(IndexHeader::decode(&bytes, &self.header)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(OpenError::io("read", path, e)),
+        }
+    }
+
+    /// Reads all of the segment, and ends it if it was not. `None` if no frame was ever synced.
+    fn scan(&mut self, is_newest: bool) -> Result<Option<Scan>, OpenError> {
+        let scan = scan(&*self.file, self.header.seed()).map_err(self.failed("read"))?;
+        if scan.ended {
+            // A process that was killed may have left it in the page cache only.
+            self.file.sync().map_err(self.failed("sync"))?;
+            return Ok(Some(scan));
+        }
+        let damaged = |what: String| OpenError::Damaged {
+            path: self.dir.file(&self.name),
+            at: scan.end,
+            what,
+            way_on: LOST_SEGMENT,
+        };
+        if let Some(proof) = scan.proof_of_loss {
+            return Err(damaged(format!(
+                "the frame there is not as written, though it was synced: the frame at byte {proof} \
+                 was written after that"
+            )));
+        }
+        if !is_newest {
+            return Err(damaged(
+                "the segment stops there, though it was complete before the next one was begun"
+                    .to_owned(),
+            ));
+        }
+        if scan.end == DATA_START {
+            return Ok(None);
+        }
+        self.end(&scan)?;
+        Ok(Some(scan))
+    }
+
+    /// Cuts what a torn write left, and makes the rest durable, which a killed process may not have.
+    fn end(&self, scan: &Scan) -> Result<(), OpenError> {
+        let end = Header::mark(Kind::End, scan.group + 1, scan.end);
+        let bytes = end.encode(self.header.seed());
+        let cut = || {
+            self.file.sync()?;
+            self.file.write_at(&[IoSlice::new(&bytes)], scan.end)?;
+            self.file.truncate(scan.end + end.frame_bytes())?;
+            self.file.sync()
+        };
+        cut().map_err(self.failed("end"))?;
+        tracing::info!(segment = self.name, end = scan.end, "the log's last segment is complete");
+        Ok(())
+    }
+
+    fn write_index(
+        &self,
+        scan: &Scan,
+        before: Option<SegmentHeader>,
+    ) -> Result<IndexHeader, OpenError> {
+        let ends = match before {
+            Some(before) => self.ends_of(&before)?,
+            None => BTreeMap::new(),
+        };
+        let last_ms = scan.last_ms.max(self.header.floor_ms);
+        let bytes = scan.directory.encode(&self.header, scan.end, last_ms, ends);
+        let name = index_name(self.header.no);
+        let path = self.dir.file(&name);
+        write_file(self.dir, &name, &bytes).map_err(|e| OpenError::io("write", &path, e))?;
+        IndexHeader::decode(&bytes, &self.header).ok_or(OpenError::Damaged {
+            path,
+            at: 0,
+            what: "the index just written does not read back".to_owned(),
+            way_on: "check the disk",
+        })
+    }
+
+    fn ends_of(&self, before: &SegmentHeader) -> Result<BTreeMap<u64, u64>, OpenError> {
+        let name = index_name(before.no);
+        let path = self.dir.file(&name);
+        let bytes = read_file(self.dir, &name).map_err(|e| OpenError::io("read", &path, e))?;
+        Index::decode(bytes, before).map(|index| index.ends()).ok_or_else(|| OpenError::Damaged {
+            path,
+            at: 0,
+            what: "the index is not as written".to_owned(),
+            way_on: "delete that one file: it is made anew from its segment, and nothing is lost",
+        })
+    }
+
+    fn make_spare(&self, options: &LogOptions, spares: &mut Vec<String>) -> Result<(), OpenError> {
+        let failed = self.failed("set aside");
+        if self.file.size().map_err(&failed)? == options.segment_bytes {
+            let spare = format!("spare-{}.seg", self.header.no);
+            self.dir.rename(&self.name, &spare).map_err(&failed)?;
+            spares.push(spare);
+            Ok(())
+        } else {
+            self.dir.disk.remove(&self.dir.file(&self.name)).map_err(&failed)
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! A segment's file: its name, its 4 KiB header, and what a scan of it finds.
+
+use std::io;
+use std::ops::ControlFlow;
+
+use super::directory::{Directory, Entry};
+use super::frame::{ALIGN, HEADER_BYTES, Header, Kind, u32_at, u64_at};
+use crate::disk::DiskFile;
+
+/// Where the first frame starts.
+pub(super) const DATA_START: u64 = 4_096;
+/// Room kept at the end of a segment for the frames that cover and end it.
+pub(super) const RESERVED_BYTES: u64 = 2 * HEADER_BYTES as u64;
+/// The format this build writes and reads.
+pub(super) const FORMAT: u32 = 1;
+const MAGIC: &[u8; 8] = b"hydr-log";
+const SCAN_BYTES: usize = 4 << 20;
+
+/// `N.seg`.
+pub(super) fn segment_name(no: u64) -> String {
+    format!("{no:012}.seg")
+}
+
+/// `N.idx`.
+pub(super) fn index_name(no: u64) -> String {
+    format!("{no:012}.idx")
+}
+
+/// The number in a name of `N.extension`.
+pub(super) fn number_of(name: &str, extension: &str) -> Option<u64> {
+    let number = name.strip_suffix(extension)?.strip_suffix('.')?;
+    number.bytes().all(|b| b.is_ascii_digit()).then(|| number.parse().ok())?
+}
+
+/// The head of a segment's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SegmentHeader {
+    pub(super) no: u64,
+    /// Drawn anew for each use of a file, so that frames of an earlier use do not verify.
+    pub(super) salt: [u8; 16],
+    pub(super) created_ms: u64,
+    /// No record of an earlier segment arrived later than this, so a clock that stands before it is
+    /// held here.
+    pub(super) floor_ms: u64,
+}
+
+/// Why bytes are not a segment's header.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum BadHeader {
+    /// Another version of hydrant wrote it.
+    Format(u32),
+    /// It is damaged, or was never a segment.
+    Damaged,
+}
+
+impl SegmentHeader {
+    /// What the checksums of the segment's frames start from.
+    pub(super) fn seed(&self) -> u32 {
+        crc32c::crc32c(&self.salt)
+    }
+
+    /// The header's bytes.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(DATA_START as usize);
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&FORMAT.to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&self.no.to_le_bytes());
+        out.extend_from_slice(&self.salt);
+        out.extend_from_slice(&self.created_ms.to_le_bytes());
+        out.extend_from_slice(&self.floor_ms.to_le_bytes());
+        out.resize(DATA_START as usize - 4, 0);
+        let crc = crc32c::crc32c(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// Reads what [`SegmentHeader::encode`] wrote.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, BadHeader> {
+        let checked = DATA_START as usize - 4;
+        if bytes.len() < DATA_START as usize || &bytes[..8] != MAGIC {
+            return Err(BadHeader::Damaged);
+        }
+        if crc32c::crc32c(&bytes[..checked]) != u32_at(bytes, checked) {
+            return Err(BadHeader::Damaged);
+        }
+        let format = u32_at(bytes, 8);
+        if format != FORMAT {
+            return Err(BadHeader::Format(format));
+        }
+        let mut salt = [0; 16];
+        salt.copy_from_slice(&bytes[24..40]);
+        Ok(Self {
+            no: u64_at(bytes, 16),
+            salt,
+            created_ms: u64_at(bytes, 40),
+            floor_ms: u64_at(bytes, 48),
+        })
+    }
+}
+
+/// What a scan found, from the first frame to the end of the segment or the first bad frame.
+pub(super) struct Scan {
+    pub(super) directory: Directory,
+    /// Past the last good frame, the one that ends the segment not counted.
+    pub(super) end: u64,
+    /// The last group of the segment.
+    pub(super) group: u64,
+    /// Arrival of the latest record, if there is one.
+    pub(super) last_ms: u64,
+    /// Whether the segment was ended, so that nothing belongs behind `end`.
+    pub(super) ended: bool,
+    /// A frame behind `end` which proves that `end` was synced further: acknowledged data is lost.
+    pub(super) proof_of_loss: Option<u64>,
+}
+
+/// Reads a segment from its first frame on, verifying every checksum.
+pub(super) fn scan(file: &dyn DiskFile, seed: u32) -> io::Result<Scan> {
+    let mut scan = Scan {
+        directory: Directory::default(),
+        end: DATA_START,
+        group: 0,
+        last_ms: 0,
+        ended: false,
+        proof_of_loss: None,
+    };
+    let mut window = Window::new(file)?;
+    let mut group_start = DATA_START;
+    while let Some(header) = window.header(scan.end, seed)? {
+        let next_group = header.group > scan.group && header.durable_upto == scan.end;
+        let same_group = header.group == scan.group && header.durable_upto == group_start;
+        let expected = next_group || (same_group && scan.group > 0);
+        if !expected || !window.body_is_good(scan.end, &header)? {
+            break;
+        }
+        if next_group {
+            group_start = scan.end;
+            scan.group = header.group;
+        }
+        match header.kind {
+            Kind::Records => {
+                scan.directory.add(header.shard, Entry::of(&header, scan.end));
+                scan.last_ms = scan.last_ms.max(header.arrival_ms);
+            }
+            Kind::Cover => {}
+            Kind::End => {
+                scan.ended = true;
+                return Ok(scan);
+            }
+        }
+        scan.end += header.frame_bytes();
+    }
+    scan.proof_of_loss = window.find_header(scan.end, seed, |h| h.durable_upto > scan.end)?;
+    Ok(scan)
+}
+
+/// A part of a file in memory, moved along as it is read.
+struct Window<'a> {
+    file: &'a dyn DiskFile,
+    len: u64,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Window<'a> {
+    fn new(file: &'a dyn DiskFile) -> io::Result<Self> {
+        Ok(Self { file, len: file.size()?, start: 0, bytes: Vec::new() })
+    }
+
+    /// The `len` bytes at `at`, or `None` if the file ends before that.
+    fn get(&mut self, at: u64, len: usize) -> io::Result<Option<&[u8]>> {
+        if at.saturating_add(len as u64) > self.len {
+            return Ok(None);
+        }
+        let end = self.start + self.bytes.len() as u64;
+        if at < self.start || at + len as u64 > end {
+            let want = (self.len - at).min(SCAN_BYTES.max(len) as u64) as usize;
+            self.bytes.resize(want, 0);
+            self.start = at;
+            let got = self.file.read_at(&mut self.bytes, at)?;
+            self.bytes.truncate(got);
+        }
+        let from = (at - self.start) as usize;
+        Ok(self.bytes.get(from..from + len))
+    }
+
+    fn header(&mut self, at: u64, seed: u32) -> io::Result<Option<Header>> {
+        Ok(self.get(at, HEADER_BYTES)?.and_then(|bytes| Header::decode(bytes, seed)))
+    }
+
+    fn body_is_good(&mut self, at: u64, header: &Header) -> io::Result<bool> {
+        let body = self.get(at + HEADER_BYTES as u64, header.body_bytes as usize)?;
+        Ok(body.is_some_and(|body| crc32c::crc32c(body) == header.body_crc))
+    }
+
+    /// The first place at or behind `at` with a header of this segment that `is` wanted.
+    fn find_header(
+        &mut self,
+        mut at: u64,
+        seed: u32,
+        is: impl Fn(&Header) -> bool,
+    ) -> io::Result<Option<u64>> {
+        while let ControlFlow::Continue(()) = match self.get(at, HEADER_BYTES)? {
+            Some(bytes) if Header::decode(bytes, seed).is_some_and(|h| is(&h)) => {
+                ControlFlow::Break(())
+            }
+            Some(_) => ControlFlow::Continue(()),
+            None => return Ok(None),
+        } {
+            at += ALIGN;
+        }
+        Ok(Some(at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_reads_back_and_notices_damage() {
+        let header = SegmentHeader { no: 7, salt: [9; 16], created_ms: 1, floor_ms: 2 };
+        let bytes = header.encode();
+        assert_eq!(bytes.len(), DATA_START as usize);
+        assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
+        for at in [0, 8, 16, 30, 50, 100, 4_095] {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            assert_eq!(SegmentHeader::decode(&bad), Err(BadHeader::Damaged), "byte {at}");
+        }
+        let mut newer = bytes[..4_092].to_vec();
+        newer[8] = 2;
+        newer.extend_from_slice(&crc32c::crc32c(&newer).to_le_bytes());
+        assert_eq!(SegmentHeader::decode(&newer), Err(BadHeader::Format(2)));
+    }
+
+    #[test]
+    fn names_are_numbers() {
+        assert_eq!(number_of(&segment_name(12), "seg"), Some(12));
+        assert_eq!(number_of("spare-1.seg", "seg"), None);
+        assert_eq!(number_of("1.idx", "seg"), None);
+    }
+}

@@ -1,0 +1,311 @@
+//! What the log's threads and its callers share.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use hydrant_core::log::{LogError, ShardUid, Tail};
+use hydrant_core::sequence::RecordIndex;
+use hydrant_core::{Clock, Timestamp};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use super::LogOptions;
+use super::cache::Cache;
+use super::directory::{Directory, Entry, Index};
+use super::recovery::Recovered;
+use super::segment::{SegmentHeader, index_name, segment_name};
+use crate::dir::DataDir;
+use crate::disk::LogDir;
+use crate::error::Fatal;
+
+/// Most bytes of segment directories kept in memory.
+const INDEXES_BYTES_MAX: usize = 64 << 20;
+
+/// A segment in use: the one being written or a complete one.
+pub(super) struct Segment {
+    pub(super) header: SegmentHeader,
+    pub(super) seed: u32,
+    /// Arrival of its latest record; the writer moves it on.
+    pub(super) last_ms: AtomicU64,
+    pub(super) frames: RwLock<Frames>,
+    /// A shard that kept the segment from being freed, and where it ends: asked first next time.
+    pub(super) pinned: Mutex<Option<(ShardUid, RecordIndex)>>,
+}
+
+/// Where the directory of a segment is.
+#[derive(Clone)]
+pub(super) enum Frames {
+    /// In memory: the segment is being written, or its file is still to be.
+    Memory {
+        /// The directory.
+        directory: Arc<RwLock<Directory>>,
+        /// Where the segment ends, once nothing is added any more.
+        complete: Option<u64>,
+    },
+    /// In the segment's index file.
+    File,
+}
+
+impl Segment {
+    /// A segment whose directory is in its index file.
+    pub(super) fn complete(header: SegmentHeader, last_ms: u64) -> Self {
+        Self::new(header, last_ms, Frames::File)
+    }
+
+    /// A segment that will be written.
+    pub(super) fn empty(header: SegmentHeader) -> Self {
+        let last_ms = header.floor_ms;
+        Self::new(header, last_ms, Frames::Memory { directory: Arc::default(), complete: None })
+    }
+
+    fn new(header: SegmentHeader, last_ms: u64, frames: Frames) -> Self {
+        Self {
+            seed: header.seed(),
+            header,
+            last_ms: AtomicU64::new(last_ms),
+            frames: RwLock::new(frames),
+            pinned: Mutex::new(None),
+        }
+    }
+
+    /// Its file's name.
+    pub(super) fn name(&self) -> String {
+        segment_name(self.header.no)
+    }
+
+    /// Whether it is still being written.
+    pub(super) fn is_active(&self) -> bool {
+        matches!(*self.frames.read(), Frames::Memory { complete: None, .. })
+    }
+
+    /// Whether a record at `from` or above may be in it.
+    pub(super) fn reaches(&self, from: RecordIndex) -> bool {
+        self.last_ms.load(Ordering::Acquire) >= from.time().as_millis() || self.is_active()
+    }
+}
+
+/// A shard that somebody touched since the start.
+pub(super) struct Shard {
+    pub(super) retention: Duration,
+    pub(super) trimmed: RecordIndex,
+    pub(super) end: RecordIndex,
+    /// The writer takes no more records; the row that makes it durable may still be to come.
+    pub(super) sealing: bool,
+    pub(super) sealed: bool,
+    /// There while somebody waits.
+    pub(super) waiters: Option<Arc<Notify>>,
+}
+
+impl Shard {
+    /// The ends, as readers may see them.
+    pub(super) fn tail(&self, now: Timestamp) -> Tail {
+        let expired = RecordIndex::at(now.minus(self.retention));
+        let horizon = self.trimmed.max(expired).min(self.end);
+        Tail { horizon, end: self.end, sealed: self.sealed }
+    }
+
+    /// Wakes whoever waits.
+    pub(super) fn wake(&mut self) {
+        if let Some(waiters) = self.waiters.take() {
+            waiters.notify_waiters();
+        }
+    }
+}
+
+/// Directories of complete segments, the latest used ones.
+#[derive(Default)]
+struct Indexes {
+    by_segment: HashMap<u64, (Arc<Index>, u64)>,
+    bytes: usize,
+    uses: u64,
+}
+
+/// What the log's threads and its callers share. Locks are taken one at a time and never held over
+/// a call to the disk, but for the order `shards`, then `cache`, which nothing takes backwards.
+pub(super) struct Shared {
+    pub(super) options: LogOptions,
+    pub(super) dir: LogDir,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) fatal: Fatal,
+    /// In the order they were written; the last one is being written.
+    pub(super) segments: RwLock<Vec<Arc<Segment>>>,
+    pub(super) shards: Mutex<HashMap<ShardUid, Shard>>,
+    pub(super) cache: Mutex<Cache>,
+    /// Names of files ready to become segments.
+    pub(super) spares: Mutex<Vec<String>>,
+    /// A write or sync failed: what is on the disk is unknown, so nothing is acknowledged any more.
+    pub(super) failed: AtomicBool,
+    /// Keeps other processes out for as long as a thread of the log lives.
+    _lock: DataDir,
+    indexes: Mutex<Indexes>,
+}
+
+impl Shared {
+    /// The state of a log that was just recovered.
+    pub(super) fn new(
+        options: LogOptions,
+        lock: DataDir,
+        dir: LogDir,
+        clock: Arc<dyn Clock>,
+        fatal: Fatal,
+        found: Recovered,
+    ) -> Self {
+        let cache = Mutex::new(Cache::new(options.cache_bytes));
+        Self {
+            options,
+            dir,
+            clock,
+            fatal,
+            segments: RwLock::new(found.segments),
+            shards: Mutex::default(),
+            cache,
+            spares: Mutex::new(found.spares),
+            failed: AtomicBool::new(false),
+            _lock: lock,
+            indexes: Mutex::default(),
+        }
+    }
+
+    /// Stops acknowledging for good, and calls the hook that ends the process.
+    pub(super) fn fail(&self, reason: &str) {
+        self.failed.store(true, Ordering::SeqCst);
+        (self.fatal)(reason);
+    }
+
+    /// The error of a log that has failed.
+    pub(super) fn check(&self) -> Result<(), LogError> {
+        if self.failed.load(Ordering::SeqCst) {
+            return Err(LogError::Unavailable("a write to the disk failed".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Whether the segment is still part of the log.
+    pub(super) fn has(&self, segment: &Arc<Segment>) -> bool {
+        self.segments.read().iter().any(|s| Arc::ptr_eq(s, segment))
+    }
+
+    /// The directory of a complete segment, read once and kept while it is in use.
+    pub(super) fn index(&self, segment: &Segment) -> Result<Arc<Index>, LogError> {
+        let no = segment.header.no;
+        {
+            let mut indexes = self.indexes.lock();
+            indexes.uses += 1;
+            let uses = indexes.uses;
+            if let Some((index, used)) = indexes.by_segment.get_mut(&no) {
+                *used = uses;
+                return Ok(index.clone());
+            }
+        }
+        let index = Arc::new(self.load_index(&segment.header)?);
+        let mut indexes = self.indexes.lock();
+        let uses = indexes.uses;
+        indexes.bytes += index.bytes();
+        if let Some((old, _)) = indexes.by_segment.insert(no, (index.clone(), uses)) {
+            indexes.bytes -= old.bytes();
+        }
+        while indexes.bytes > INDEXES_BYTES_MAX && indexes.by_segment.len() > 1 {
+            let oldest = indexes.by_segment.iter().min_by_key(|(_, (_, used))| *used);
+            let Some((&oldest, _)) = oldest else { break };
+            indexes.forget(oldest);
+        }
+        Ok(index)
+    }
+
+    fn load_index(&self, header: &SegmentHeader) -> Result<Index, LogError> {
+        let name = index_name(header.no);
+        let bytes = read_file(&self.dir, &name).map_err(|e| unavailable(&name, &e))?;
+        Index::decode(bytes, header).ok_or_else(|| {
+            LogError::Corrupt(format!(
+                "{} is not as written; stop hydrant, delete that one file, and start again: it is \
+                 made anew from its segment",
+                self.dir.file(&name).display()
+            ))
+        })
+    }
+
+    /// Forgets the directory of a segment that is no more.
+    pub(super) fn forget_index(&self, no: u64) {
+        self.indexes.lock().forget(no);
+    }
+
+    /// Up to `max` of the shard's frames in the segment with records at `from` or above.
+    pub(super) fn find(
+        &self,
+        segment: &Segment,
+        shard: ShardUid,
+        from: RecordIndex,
+        max: usize,
+    ) -> Result<Vec<Entry>, LogError> {
+        let frames = segment.frames.read().clone();
+        match frames {
+            Frames::Memory { directory, .. } => Ok(directory.read().find(shard, from, max)),
+            Frames::File => Ok(self.index(segment)?.find(shard, from, max)),
+        }
+    }
+
+    /// Where a shard that nobody touched yet ends. Reads the disk.
+    pub(super) fn end_of(&self, shard: ShardUid) -> Result<RecordIndex, LogError> {
+        let segments = self.segments.read().clone();
+        for segment in segments.iter().rev() {
+            let frames = segment.frames.read().clone();
+            match frames {
+                Frames::Memory { directory, .. } => {
+                    if let Some(end) = directory.read().end_of(shard) {
+                        return Ok(end);
+                    }
+                }
+                // The index of a complete segment knows the ends of all before it, too.
+                Frames::File => {
+                    let end = self.index(segment)?.end_of(shard);
+                    return Ok(end.unwrap_or(RecordIndex::MIN));
+                }
+            }
+        }
+        Ok(RecordIndex::MIN)
+    }
+
+    /// Where every shard ended in the segments before this one.
+    pub(super) fn ends_before(&self, no: u64) -> Result<BTreeMap<u64, u64>, LogError> {
+        let segments = self.segments.read().clone();
+        match segments.iter().rev().find(|s| s.header.no < no) {
+            Some(before) => Ok(self.index(before)?.ends()),
+            None => Ok(BTreeMap::new()),
+        }
+    }
+}
+
+impl Indexes {
+    fn forget(&mut self, no: u64) {
+        if let Some((index, _)) = self.by_segment.remove(&no) {
+            self.bytes -= index.bytes();
+        }
+    }
+}
+
+/// The whole of a file.
+pub(super) fn read_file(dir: &LogDir, name: &str) -> io::Result<Vec<u8>> {
+    let file = dir.disk.open(&dir.file(name))?;
+    let mut bytes = vec![0; file.size()? as usize];
+    let got = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(got);
+    Ok(bytes)
+}
+
+/// Puts a file in place, whole or not at all, and durable on return.
+pub(super) fn write_file(dir: &LogDir, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = format!("{name}.tmp");
+    let file = dir.disk.create(&dir.file(&temporary))?;
+    file.write_at(&[io::IoSlice::new(bytes)], 0)?;
+    file.sync()?;
+    dir.rename(&temporary, name)?;
+    dir.sync()
+}
+
+/// The error of a disk that did not answer a read.
+pub(super) fn unavailable(name: &str, error: &io::Error) -> LogError {
+    LogError::Unavailable(format!("{name}: {error}"))
+}

@@ -1,0 +1,188 @@
+//! A disk that fills up, and one that fails.
+
+use std::io::IoSlice;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::*;
+use crate::disk::DiskFile;
+
+/// A disk that does what it is told: full, or failing to sync.
+#[derive(Default)]
+struct Faults {
+    /// Writes into segments stop half way, and nothing new finds room.
+    full: AtomicBool,
+    no_sync: AtomicBool,
+    syncs: AtomicU64,
+    fatal: SyncMutex<Vec<String>>,
+}
+
+struct FaultyDisk(Arc<Faults>);
+
+struct FaultyFile(Arc<dyn DiskFile>, Arc<Faults>);
+
+impl Disk for FaultyDisk {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(FaultyFile(RealDisk.create(path)?, self.0.clone())))
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(FaultyFile(RealDisk.open(path)?, self.0.clone())))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        RealDisk.list(dir)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(dir)
+    }
+    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
+        Ok(if self.0.full.load(Ordering::SeqCst) { 0 } else { u64::MAX })
+    }
+}
+
+impl DiskFile for FaultyFile {
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        self.0.read_at(into, at)
+    }
+    fn write_at(&self, buffers: &[IoSlice<'_>], at: u64) -> io::Result<()> {
+        if self.1.full.load(Ordering::SeqCst) {
+            let all: Vec<u8> = buffers.iter().flat_map(|b| b.to_vec()).collect();
+            self.0.write_at(&[IoSlice::new(&all[..all.len() * 2 / 3])], at)?;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.0.write_at(buffers, at)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.1.syncs.fetch_add(1, Ordering::SeqCst);
+        if self.1.no_sync.load(Ordering::SeqCst) {
+            return Err(io::Error::other("EIO"));
+        }
+        self.0.sync()
+    }
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        if self.1.full.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.0.allocate(len)
+    }
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.0.truncate(len)
+    }
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+}
+
+fn open_faulty(bench: &Bench, segment_bytes: u64) -> (Arc<Log>, Arc<Faults>) {
+    let faults = Arc::new(Faults::default());
+    let fatal: Fatal = Arc::new({
+        let faults = faults.clone();
+        move |reason| faults.fatal.lock().push(reason.to_owned())
+    });
+    let disk = Arc::new(FaultyDisk(faults.clone()));
+    (bench.open_on(disk, options(segment_bytes), fatal).unwrap(), faults)
+}
+
+#[tokio::test]
+async fn a_failed_sync_is_fatal_and_acknowledges_nothing() {
+    let bench = Bench::new();
+    let (log, faults) = open_faulty(&bench, 64 << 10);
+    log.create(A, DAY).await.unwrap();
+    put(&log, A, "durable").await;
+    faults.no_sync.store(true, Ordering::SeqCst);
+    let lost = log.append(A, batch(&["lost"])).await;
+    assert!(matches!(lost, Err(LogError::Unavailable(_))), "{lost:?}");
+    let syncs = faults.syncs.load(Ordering::SeqCst);
+    assert_eq!(faults.fatal.lock().len(), 1, "the process ends");
+    assert_eq!(data(&log, A).await.unwrap(), ["durable"], "nobody saw the record");
+    // The kernel would call the next one a success.
+    faults.no_sync.store(false, Ordering::SeqCst);
+    let refused = log.append(A, batch(&["late"])).await;
+    assert!(matches!(refused, Err(LogError::Unavailable(_))), "{refused:?}");
+    let refused = log.seal(A).await;
+    assert!(matches!(refused, Err(LogError::Unavailable(_))), "{refused:?}");
+    log.close().await;
+    assert_eq!(faults.syncs.load(Ordering::SeqCst), syncs, "a failed sync is never tried again");
+    assert_eq!(faults.fatal.lock().len(), 1);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_got_over() {
+    for segment_bytes in [64 << 10, 1 << 20] {
+        let bench = Bench::new();
+        let (log, faults) = open_faulty(&bench, segment_bytes);
+        log.create(A, DAY).await.unwrap();
+        let mut want = Vec::new();
+        for round in 0..6 {
+            for n in 0..10 {
+                let data = format!("{round}/{n} {}", "x".repeat(5_000));
+                put(&log, A, &data).await;
+                want.push(data);
+            }
+            faults.full.store(true, Ordering::SeqCst);
+            for n in 0..5 {
+                let data = format!("refused {n} {}", "y".repeat(5_000 + n));
+                let refused = log.append(A, batch(&[&data])).await;
+                assert_eq!(refused.err(), Some(LogError::Full));
+                assert_eq!(data_len(&log).await, want.len(), "reads go on");
+            }
+            faults.full.store(false, Ordering::SeqCst);
+        }
+        assert_eq!(data(&log, A).await.unwrap(), want);
+        assert!(faults.fatal.lock().is_empty(), "a full disk ends nothing");
+        close(log).await;
+        let log = bench.open(options(segment_bytes));
+        assert_eq!(data(&log, A).await.unwrap(), want, "after opening again");
+        close(log).await;
+    }
+}
+
+async fn data_len(log: &Log) -> usize {
+    data(log, A).await.unwrap().len()
+}
+
+#[tokio::test]
+async fn a_crash_behind_a_refused_group_loses_nothing() {
+    // What the refused group left lies behind the next one and has valid checksums.
+    let bench = Bench::new();
+    let (log, faults) = open_faulty(&bench, 64 << 10);
+    log.create(A, DAY).await.unwrap();
+    put(&log, A, "one").await;
+    faults.full.store(true, Ordering::SeqCst);
+    let appends = (0..20).map(|_| log.append(A, batch(&["refused"])));
+    let refused = futures_all(appends).await;
+    assert!(refused.iter().all(|r| r.as_ref().err() == Some(&LogError::Full)));
+    faults.full.store(false, Ordering::SeqCst);
+    put(&log, A, "two").await;
+    let aside = Bench { control: bench.control.clone(), ..Bench::new() };
+    copy_dir(&bench.log_dir(), &aside.log_dir());
+    close(log).await;
+    let log = aside.open(options(64 << 10));
+    assert_eq!(data(&log, A).await.unwrap(), ["one", "two"]);
+    close(log).await;
+}
+
+async fn futures_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut futures: Vec<_> = futures.map(Box::pin).collect();
+    // All are queued before the first is answered.
+    let mut done: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
+    std::future::poll_fn(|cx| {
+        for (future, slot) in futures.iter_mut().zip(&mut done) {
+            if slot.is_none()
+                && let std::task::Poll::Ready(value) = future.as_mut().poll(cx)
+            {
+                *slot = Some(value);
+            }
+        }
+        match done.iter().all(Option::is_some) {
+            true => std::task::Poll::Ready(()),
+            false => std::task::Poll::Pending,
+        }
+    })
+    .await;
+    done.into_iter().map(Option::unwrap).collect()
+}

@@ -1,0 +1,226 @@
+//! What the log does behind its writer's back: spare files, index files, freeing what has expired.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
+
+use hydrant_core::log::{LogError, ShardUid};
+use hydrant_core::sequence::RecordIndex;
+use tokio::sync::oneshot;
+
+use super::segment::index_name;
+use super::shared::{Frames, Segment, Shared, write_file};
+use super::writer::is_full;
+
+/// Most files kept for segments to come.
+const SPARES_MAX: usize = 2;
+/// Zeros written at a time into a file to come.
+const ZEROS_BYTES: usize = 1 << 20;
+
+/// What the row of a shard says about its records.
+#[derive(Clone, Copy)]
+pub(super) struct Kept {
+    pub(super) retention: Duration,
+    pub(super) trimmed: RecordIndex,
+}
+
+/// Something to do, off the writer's thread.
+pub(super) enum Task {
+    /// A segment is complete: write its index.
+    Index,
+    /// The segment being written is half full: have the next file ready.
+    Spare,
+    /// Free those of these segments that hold nothing any more; answers with how many.
+    Reclaim {
+        /// Complete segments. Collected before the rows were read, so that each shard in them had
+        /// its row by then.
+        segments: Vec<Arc<Segment>>,
+        /// The rows of all shards; one that is missing was dropped.
+        kept: HashMap<ShardUid, Kept>,
+        /// Where the answer goes.
+        reply: oneshot::Sender<usize>,
+    },
+}
+
+/// The writer's end of the upkeep's queue.
+pub(super) struct Upkeep {
+    tasks: Sender<Task>,
+    spare_asked: Cell<bool>,
+}
+
+impl Upkeep {
+    /// A handle that queues to `tasks`.
+    pub(super) fn new(tasks: Sender<Task>) -> Self {
+        Self { tasks, spare_asked: Cell::new(false) }
+    }
+
+    /// Tells how far the segment is written.
+    pub(super) fn written(&self, at: u64, capacity: u64) {
+        if at > capacity / 2 && !self.spare_asked.replace(true) {
+            let _ = self.tasks.send(Task::Spare);
+        }
+    }
+
+    /// Tells that a segment is complete.
+    pub(super) fn rolled(&self) {
+        self.spare_asked.set(false);
+        let _ = self.tasks.send(Task::Index);
+    }
+}
+
+/// The upkeep's thread: works until every handle is gone.
+pub(super) fn run(shared: &Shared, tasks: &Receiver<Task>) {
+    while let Ok(task) = tasks.recv() {
+        if shared.check().is_err() {
+            continue;
+        }
+        match task {
+            Task::Index => write_indexes(shared),
+            Task::Spare => {
+                if let Err(error) = prewrite_spare(shared) {
+                    tracing::warn!(%error, "no file ready for the log's next segment");
+                }
+            }
+            Task::Reclaim { segments, kept, reply } => {
+                write_indexes(shared);
+                let freed = match reclaim(shared, &segments, &kept) {
+                    Ok(freed) => freed,
+                    Err(error) => {
+                        tracing::warn!(%error, "freeing segments of the log");
+                        0
+                    }
+                };
+                let _ = reply.send(freed);
+            }
+        }
+    }
+}
+
+/// Writes a file full of zeros, so that a sync of a segment later on has no metadata to write.
+fn prewrite_spare(shared: &Shared) -> io::Result<()> {
+    if !shared.spares.lock().is_empty() {
+        return Ok(());
+    }
+    let bytes = shared.options.segment_bytes;
+    if shared.dir.free_bytes()? < bytes.saturating_add(shared.options.free_bytes_min) {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    let name = "spare-zeros.seg";
+    let path = shared.dir.file(name);
+    let fill = || {
+        let file = shared.dir.disk.create(&path)?;
+        file.allocate(bytes)?;
+        let zeros = vec![0; ZEROS_BYTES];
+        let mut at = 0;
+        while at < bytes {
+            let len = zeros.len().min((bytes - at) as usize);
+            file.write_at(&[IoSlice::new(&zeros[..len])], at)?;
+            at += len as u64;
+        }
+        file.sync()
+    };
+    let filled = fill();
+    match filled {
+        Ok(()) => shared.spares.lock().push(name.to_owned()),
+        Err(_) => shared.dir.disk.remove(&path)?,
+    }
+    filled
+}
+
+/// Writes the index of every complete segment that has none, oldest first: each carries on the ends
+/// that the one before it knows.
+fn write_indexes(shared: &Shared) {
+    let segments = shared.segments.read().clone();
+    for segment in segments {
+        match write_index(shared, &segment) {
+            Ok(()) => {}
+            Err(WriteIndexError::Disk(e)) if !is_full(&e) => {
+                shared.fail(&format!("writing {}: {e}", index_name(segment.header.no)));
+                return;
+            }
+            Err(error) => {
+                // The directory stays in memory and serves from there.
+                tracing::warn!(%error, "an index of the log is written later");
+                return;
+            }
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum WriteIndexError {
+    #[error(transparent)]
+    Disk(#[from] io::Error),
+    #[error(transparent)]
+    Before(#[from] LogError),
+}
+
+fn write_index(shared: &Shared, segment: &Segment) -> Result<(), WriteIndexError> {
+    let frames = segment.frames.read().clone();
+    let Frames::Memory { directory, complete: Some(end) } = frames else { return Ok(()) };
+    let ends = shared.ends_before(segment.header.no)?;
+    let last_ms = segment.last_ms.load(Ordering::Acquire);
+    let bytes = directory.read().encode(&segment.header, end, last_ms, ends);
+    write_file(&shared.dir, &index_name(segment.header.no), &bytes)?;
+    *segment.frames.write() = Frames::File;
+    Ok(())
+}
+
+/// Frees the segments in which every shard is past its retention, trimmed, or dropped.
+fn reclaim(
+    shared: &Shared,
+    segments: &[Arc<Segment>],
+    kept: &HashMap<ShardUid, Kept>,
+) -> Result<usize, LogError> {
+    let now = shared.clock.now();
+    let is_kept = |(shard, end): (ShardUid, RecordIndex)| {
+        kept.get(&shard)
+            .is_some_and(|kept| end > kept.trimmed.max(RecordIndex::at(now.minus(kept.retention))))
+    };
+    let mut freed = 0;
+    for segment in segments {
+        if segment.pinned.lock().is_some_and(is_kept) {
+            continue;
+        }
+        // Its index is still to be written.
+        if !matches!(*segment.frames.read(), Frames::File) {
+            continue;
+        }
+        let pin = shared.index(segment)?.shards().find(|&at| is_kept(at));
+        *segment.pinned.lock() = pin;
+        if pin.is_none() {
+            free(shared, segment).map_err(|e| super::shared::unavailable(&segment.name(), &e))?;
+            freed += 1;
+        }
+    }
+    metrics::gauge!("hydrant_log_segments").set(shared.segments.read().len() as f64);
+    if let Ok(free) = shared.dir.free_bytes() {
+        metrics::gauge!("hydrant_log_free_bytes").set(free as f64);
+    }
+    Ok(freed)
+}
+
+fn free(shared: &Shared, segment: &Arc<Segment>) -> io::Result<()> {
+    shared.segments.write().retain(|s| !Arc::ptr_eq(s, segment));
+    shared.forget_index(segment.header.no);
+    let (disk, name) = (&shared.dir.disk, segment.name());
+    let len = disk.open(&shared.dir.file(&name))?.size()?;
+    let wanted = shared.spares.lock().len() < SPARES_MAX;
+    let spare = format!("spare-{}.seg", segment.header.no);
+    let recycle = wanted && len == shared.options.segment_bytes;
+    if recycle {
+        shared.dir.rename(&name, &spare)?;
+    } else {
+        disk.remove(&shared.dir.file(&name))?;
+    }
+    disk.remove(&shared.dir.file(&index_name(segment.header.no)))?;
+    shared.dir.sync()?;
+    if recycle {
+        shared.spares.lock().push(spare);
+    }
+    Ok(())
+}

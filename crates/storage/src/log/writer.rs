@@ -1,0 +1,483 @@
+//! The log's one writer: takes everything queued, writes it as one group, syncs once, publishes.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hydrant_core::Random;
+use hydrant_core::log::{Durable, LogError, ShardUid, Synced};
+use hydrant_core::record::Frame;
+use hydrant_core::sequence::{IndexRange, RecordIndex};
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::directory::Entry;
+use super::frame::{HEADER_BYTES, Header, Kind, frame_bytes};
+use super::segment::{DATA_START, RESERVED_BYTES, SegmentHeader, segment_name};
+use super::shared::{Frames, Segment, Shared};
+use super::upkeep::Upkeep;
+use crate::disk::DiskFile;
+
+/// Most bytes of one group, unless a single frame is larger.
+const GROUP_BYTES_MAX: usize = 8 << 20;
+/// How long the log is quiet before the last group is covered by the proof that it was synced.
+const QUIET_BEFORE_COVER: Duration = Duration::from_secs(1);
+
+/// A batch on its way to the disk.
+pub(super) struct Append {
+    pub(super) shard: ShardUid,
+    pub(super) offsets: Bytes,
+    pub(super) records: Bytes,
+    pub(super) body_crc: u32,
+    pub(super) reply: oneshot::Sender<Result<Durable<IndexRange>, LogError>>,
+    /// Its share of the bytes in flight, given back once it is answered.
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+impl Append {
+    fn body_bytes(&self) -> usize {
+        self.offsets.len() + self.records.len()
+    }
+
+    fn count(&self) -> u32 {
+        (self.offsets.len() / 4) as u32
+    }
+}
+
+/// What the writer is asked to do, in order.
+pub(super) enum Command {
+    /// Write a batch.
+    Append(Append),
+    /// Take no more records for the shard; answers with its end.
+    Seal(ShardUid, oneshot::Sender<Result<RecordIndex, LogError>>),
+}
+
+/// Commands on their way to the writer. Bounded by the bytes in flight, not by itself.
+#[derive(Default)]
+pub(super) struct Queue {
+    state: Mutex<(VecDeque<Command>, bool)>,
+    filled: Condvar,
+}
+
+/// What the writer finds when it looks.
+enum Taken {
+    Commands(Vec<Command>),
+    Quiet,
+    Closed,
+}
+
+impl Queue {
+    /// Queues a command; gives it back once the log is closed.
+    pub(super) fn push(&self, command: Command) -> Result<(), Command> {
+        let mut state = self.state.lock();
+        if state.1 {
+            return Err(command);
+        }
+        state.0.push_back(command);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Takes no more commands. The writer ends once it has done those that are queued.
+    pub(super) fn close(&self) {
+        self.state.lock().1 = true;
+        self.filled.notify_one();
+    }
+
+    fn take(&self, quiet_after: Option<Duration>) -> Taken {
+        let mut state = self.state.lock();
+        while state.0.is_empty() {
+            if state.1 {
+                return Taken::Closed;
+            }
+            match quiet_after {
+                Some(after) => {
+                    if self.filled.wait_for(&mut state, after).timed_out() && state.0.is_empty() {
+                        return Taken::Quiet;
+                    }
+                }
+                None => self.filled.wait(&mut state),
+            }
+        }
+        Taken::Commands(state.0.drain(..).collect())
+    }
+}
+
+/// A frame of the group being written.
+struct Numbered {
+    append: Append,
+    header: Header,
+    at: u64,
+}
+
+/// The state machine behind the writer's thread. It alone numbers records and writes segments.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    upkeep: Upkeep,
+    random: Random,
+    segment: Arc<Segment>,
+    file: Arc<dyn DiskFile>,
+    /// Bytes the segment may hold.
+    capacity: u64,
+    /// Where the next group starts; everything of the segment before it is synced.
+    at: u64,
+    group: u64,
+    /// Arrival of the latest record of all: a clock behind it is held here.
+    last_ms: u64,
+    /// Whether the last group is not covered yet.
+    uncovered: bool,
+    /// The segment got its last frame, but there is none to follow it yet.
+    ended: bool,
+}
+
+impl Writer {
+    /// A writer that goes on in a new segment, numbered `no`.
+    pub(super) fn start(
+        shared: Arc<Shared>,
+        upkeep: Upkeep,
+        random: Random,
+        no: u64,
+        last_ms: u64,
+    ) -> io::Result<Self> {
+        let (segment, file) = new_segment(&shared, &random, no, last_ms)?;
+        shared.dir.sync()?;
+        shared.segments.write().push(segment.clone());
+        let capacity = file.size()?;
+        Ok(Self {
+            shared,
+            upkeep,
+            random,
+            segment,
+            file,
+            capacity,
+            at: DATA_START,
+            group: 0,
+            last_ms,
+            uncovered: false,
+            ended: false,
+        })
+    }
+
+    /// Works off the queue until it is closed and empty.
+    pub(super) fn run(mut self, queue: &Queue) {
+        loop {
+            match queue.take(self.uncovered.then_some(QUIET_BEFORE_COVER)) {
+                Taken::Commands(commands) => self.work(commands),
+                Taken::Quiet => self.cover(),
+                Taken::Closed => {
+                    self.cover();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Does the commands in order: runs of appends as groups, a seal between them.
+    pub(super) fn work(&mut self, commands: Vec<Command>) {
+        let (mut group, mut bytes) = (Vec::new(), 0);
+        for command in commands {
+            match command {
+                Command::Append(append) => {
+                    bytes += append.body_bytes();
+                    group.push(append);
+                    if bytes >= GROUP_BYTES_MAX {
+                        self.commit(std::mem::take(&mut group));
+                        bytes = 0;
+                    }
+                }
+                Command::Seal(shard, reply) => {
+                    self.commit(std::mem::take(&mut group));
+                    bytes = 0;
+                    let _ = reply.send(self.seal(shard));
+                }
+            }
+        }
+        self.commit(group);
+    }
+
+    fn seal(&mut self, shard: ShardUid) -> Result<RecordIndex, LogError> {
+        self.shared.check()?;
+        let mut shards = self.shared.shards.lock();
+        let shard = shards.get_mut(&shard).ok_or(LogError::NotFound)?;
+        shard.sealing = true;
+        Ok(shard.end)
+    }
+
+    /// Numbers, writes, syncs and answers the appends, in as many groups as segments make of them.
+    fn commit(&mut self, appends: Vec<Append>) {
+        let mut group: Vec<Numbered> = Vec::new();
+        let mut ends = HashMap::new();
+        for append in appends {
+            let bytes = frame_bytes(append.body_bytes());
+            let next = group.last().map_or(self.at, |n| n.at + n.header.frame_bytes());
+            let mut at = next;
+            if self.ended || next + bytes + RESERVED_BYTES > self.capacity {
+                self.flush(std::mem::take(&mut group));
+                ends.clear();
+                if let Err(e) = self.roll() {
+                    let _ = append.reply.send(Err(e));
+                    continue;
+                }
+                at = self.at;
+            }
+            match self.number(&append, at, group.is_empty(), &mut ends) {
+                Ok(header) => group.push(Numbered { append, header, at }),
+                Err(e) => {
+                    let _ = append.reply.send(Err(e));
+                }
+            }
+        }
+        self.flush(group);
+    }
+
+    /// The header of an append's frame, or why it is not written.
+    fn number(
+        &mut self,
+        append: &Append,
+        at: u64,
+        first_of_group: bool,
+        ends: &mut HashMap<ShardUid, RecordIndex>,
+    ) -> Result<Header, LogError> {
+        self.shared.check()?;
+        let published = {
+            let shards = self.shared.shards.lock();
+            let shard = shards.get(&append.shard).ok_or(LogError::NotFound)?;
+            if shard.sealing || shard.sealed {
+                return Err(LogError::Sealed);
+            }
+            shard.end
+        };
+        if first_of_group {
+            self.group += 1;
+        }
+        let end = ends.get(&append.shard).copied().unwrap_or(published);
+        let now = self.shared.clock.now().max(hydrant_core::Timestamp::from_millis(self.last_ms));
+        let first = end.first_for(now, append.count());
+        let arrival_ms = first.time().as_millis();
+        self.last_ms = arrival_ms;
+        ends.insert(append.shard, first.plus(append.count().into()));
+        debug_assert!(at >= self.at);
+        Ok(Header {
+            body_crc: append.body_crc,
+            body_bytes: append.body_bytes() as u32,
+            count: append.count(),
+            kind: Kind::Records,
+            shard: append.shard,
+            first,
+            arrival_ms,
+            group: self.group,
+            durable_upto: self.at,
+        })
+    }
+
+    /// Writes and syncs a group, then lets the world see it: first the readers, then the callers.
+    fn flush(&mut self, group: Vec<Numbered>) {
+        let Some(last) = group.last() else { return };
+        let end = last.at + last.header.frame_bytes();
+        match self.write_group(&group) {
+            Ok(synced) => {
+                self.at = end;
+                self.uncovered = true;
+                self.segment.last_ms.store(self.last_ms, Ordering::Release);
+                self.publish(group, &synced);
+                self.upkeep.written(self.at, self.capacity);
+            }
+            Err(e) => {
+                for numbered in group {
+                    let _ = numbered.append.reply.send(Err(e.clone()));
+                }
+            }
+        }
+    }
+
+    fn write_group(&self, group: &[Numbered]) -> Result<Synced, LogError> {
+        const PADDING: [u8; 8] = [0; 8];
+        let headers: Vec<_> = group.iter().map(|n| n.header.encode(self.segment.seed)).collect();
+        let mut buffers = Vec::with_capacity(group.len() * 4);
+        for (numbered, header) in group.iter().zip(&headers) {
+            let written = HEADER_BYTES + numbered.append.body_bytes();
+            let padding = numbered.header.frame_bytes() as usize - written;
+            let parts: [&[u8]; 4] =
+                [header, &numbered.append.offsets, &numbered.append.records, &PADDING[..padding]];
+            buffers.extend(parts.iter().filter(|p| !p.is_empty()).map(|p| IoSlice::new(p)));
+        }
+        self.write(&buffers, self.at)?;
+        let synced = self.sync()?;
+        metrics::counter!("hydrant_log_appended_records")
+            .increment(group.iter().map(|n| u64::from(n.header.count)).sum());
+        metrics::counter!("hydrant_log_appended_bytes")
+            .increment(group.iter().map(|n| n.append.body_bytes() as u64).sum());
+        metrics::histogram!("hydrant_log_group_appends").record(group.len() as f64);
+        Ok(synced)
+    }
+
+    fn write(&self, buffers: &[IoSlice<'_>], at: u64) -> Result<(), LogError> {
+        match self.file.write_at(buffers, at) {
+            Ok(()) => Ok(()),
+            // Nothing of it was acknowledged, and the next group is written over it.
+            Err(e) if is_full(&e) => Err(LogError::Full),
+            Err(e) => {
+                self.shared.fail(&format!("writing {}: {e}", self.segment.name()));
+                Err(LogError::Unavailable(format!("writing the log: {e}")))
+            }
+        }
+    }
+
+    fn sync(&self) -> Result<Synced, LogError> {
+        let start = tokio::time::Instant::now();
+        if let Err(e) = self.file.sync() {
+            self.shared.fail(&format!("syncing {}: {e}", self.segment.name()));
+            return Err(LogError::Unavailable(format!("syncing the log: {e}")));
+        }
+        metrics::histogram!("hydrant_log_sync_seconds").record(start.elapsed().as_secs_f64());
+        Ok(Synced::by_completed_sync())
+    }
+
+    fn publish(&self, group: Vec<Numbered>, synced: &Synced) {
+        self.add_to_directory(&group);
+        let mut ends: HashMap<ShardUid, RecordIndex> = HashMap::new();
+        {
+            let mut cache = self.shared.cache.lock();
+            for Numbered { append, header, .. } in &group {
+                let arrival = hydrant_core::Timestamp::from_millis(header.arrival_ms);
+                let (offsets, records) = (append.offsets.clone(), append.records.clone());
+                // The batch made these buffers, so they are a frame.
+                if let Ok(frame) = Frame::new(header.first, arrival, offsets, records) {
+                    ends.insert(append.shard, frame.end());
+                    cache.push(append.shard, frame, append.body_bytes());
+                }
+            }
+        }
+        {
+            let mut shards = self.shared.shards.lock();
+            for (uid, end) in ends {
+                if let Some(shard) = shards.get_mut(&uid) {
+                    shard.end = end;
+                    shard.wake();
+                }
+            }
+        }
+        for Numbered { append, header, .. } in group {
+            let range = IndexRange { first: header.first, count: header.count };
+            let _ = append.reply.send(Ok(Durable::new(range, synced)));
+            drop(append.permit);
+        }
+    }
+
+    fn add_to_directory(&self, group: &[Numbered]) {
+        if let Frames::Memory { directory, .. } = &*self.segment.frames.read() {
+            let mut directory = directory.write();
+            for numbered in group {
+                directory.add(numbered.append.shard, Entry::of(&numbered.header, numbered.at));
+            }
+        }
+    }
+
+    /// Writes the proof that the last group was synced, so that damage to it can be told from a
+    /// write that a crash cut short.
+    fn cover(&mut self) {
+        let fits = self.at + RESERVED_BYTES <= self.capacity;
+        if self.uncovered && !self.ended && fits && self.shared.check().is_ok() {
+            self.group += 1;
+            let frame = Header::mark(Kind::Cover, self.group, self.at);
+            if self.write_mark(&frame).is_ok() {
+                self.at += frame.frame_bytes();
+            }
+        }
+        self.uncovered = false;
+    }
+
+    fn write_mark(&self, frame: &Header) -> Result<Synced, LogError> {
+        self.write(&[IoSlice::new(&frame.encode(self.segment.seed))], self.at)?;
+        self.sync()
+    }
+
+    /// Ends the segment and goes on in the next. Whatever fails before the end leaves the segment
+    /// as it is, to be tried again with the next append.
+    fn roll(&mut self) -> Result<(), LogError> {
+        self.shared.check()?;
+        if !self.ended {
+            // Room first: a segment that is ended and has no successor takes nothing.
+            prepare_spare(&self.shared).map_err(|e| self.roll_error(&e))?;
+            self.group += 1;
+            self.write_mark(&Header::mark(Kind::End, self.group, self.at))?;
+            self.ended = true;
+            if let Frames::Memory { complete, .. } = &mut *self.segment.frames.write() {
+                *complete = Some(self.at);
+            }
+        }
+        let no = self.segment.header.no + 1;
+        let (segment, file) = new_segment(&self.shared, &self.random, no, self.last_ms)
+            .map_err(|e| self.roll_error(&e))?;
+        if let Err(e) = self.shared.dir.sync() {
+            self.shared.fail(&format!("syncing the log's directory: {e}"));
+            return Err(LogError::Unavailable(format!("syncing the log's directory: {e}")));
+        }
+        self.capacity = file.size().map_err(|e| self.roll_error(&e))?;
+        self.shared.segments.write().push(segment.clone());
+        (self.segment, self.file) = (segment, file);
+        (self.at, self.group, self.uncovered, self.ended) = (DATA_START, 0, false, false);
+        self.upkeep.rolled();
+        Ok(())
+    }
+
+    fn roll_error(&self, error: &io::Error) -> LogError {
+        tracing::warn!(%error, "no new segment for the log");
+        if is_full(error) {
+            LogError::Full
+        } else {
+            LogError::Unavailable(format!("a new segment for the log: {error}"))
+        }
+    }
+}
+
+/// Whether the disk has no room, rather than something the matter.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Makes sure that there is a spare file, if need be by making one, while the disk keeps the free
+/// space it is told to.
+pub(super) fn prepare_spare(shared: &Shared) -> io::Result<()> {
+    if !shared.spares.lock().is_empty() {
+        return Ok(());
+    }
+    let bytes = shared.options.segment_bytes;
+    if shared.dir.free_bytes()? < bytes.saturating_add(shared.options.free_bytes_min) {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    let name = "spare-new.seg".to_owned();
+    let path = shared.dir.file(&name);
+    let file = shared.dir.disk.create(&path)?;
+    if let Err(e) = file.allocate(bytes) {
+        let _ = shared.dir.disk.remove(&path);
+        return Err(e);
+    }
+    file.sync()?;
+    shared.spares.lock().push(name);
+    Ok(())
+}
+
+/// Makes a spare into the segment `no`. Its name is not durable before the directory is synced.
+fn new_segment(
+    shared: &Shared,
+    random: &Random,
+    no: u64,
+    floor_ms: u64,
+) -> io::Result<(Arc<Segment>, Arc<dyn DiskFile>)> {
+    prepare_spare(shared)?;
+    let Some(spare) = shared.spares.lock().last().cloned() else {
+        return Err(io::ErrorKind::StorageFull.into());
+    };
+    let file = shared.dir.disk.open(&shared.dir.file(&spare))?;
+    let created_ms = shared.clock.now().as_millis();
+    let header = SegmentHeader { no, salt: random.bytes(), created_ms, floor_ms };
+    file.write_at(&[IoSlice::new(&header.encode())], 0)?;
+    file.sync()?;
+    shared.dir.rename(&spare, &segment_name(no))?;
+    shared.spares.lock().retain(|name| *name != spare);
+    Ok((Arc::new(Segment::empty(header)), file))
+}
