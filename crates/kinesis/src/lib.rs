@@ -1,1 +1,115 @@
-//! hydrant kinesis.
+//! Kinesis Data Streams: the operations, on the log and the catalog of streams.
+//!
+//! Follows the "Amazon Kinesis Data Streams API reference". An operation reads its request, checks it
+//! whole, acts on the ports and writes its reply; what takes time (a stream being made or deleted)
+//! is a state in the stream's row, moved on by [`Kinesis::run`].
+
+mod error;
+mod iterator;
+mod lifecycle;
+mod ops;
+mod put;
+mod retention;
+mod route;
+mod seal;
+mod shards;
+mod streams;
+mod tags;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use hydrant_core::catalog::StreamCatalog;
+use hydrant_core::control::{ControlError, ControlStore};
+use hydrant_core::log::LogEngine;
+use hydrant_core::names::{Scope, StreamName};
+use hydrant_core::{Clock, Random};
+use hydrant_wire::{ApiError, JsonService, Principal};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+pub use crate::error::Error;
+use crate::seal::Sealer;
+
+/// What an operator may set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How long a new stream shows CREATING after its shards are there.
+    pub create_delay: Duration,
+    /// How long a stream shows UPDATING after a change.
+    pub update_delay: Duration,
+    /// How long a stream shows DELETING before it is gone.
+    pub delete_delay: Duration,
+    /// Most open shards of one account and region.
+    pub shards_max: u32,
+}
+
+impl Default for Options {
+    /// Delays that a test hardly notices but a waiter does, and 10,000 shards.
+    fn default() -> Self {
+        Self {
+            create_delay: Duration::from_millis(20),
+            update_delay: Duration::from_millis(20),
+            delete_delay: Duration::from_millis(20),
+            shards_max: 10_000,
+        }
+    }
+}
+
+/// The service. Give it to the JSON front, and spawn [`Kinesis::run`].
+pub struct Kinesis {
+    log: Arc<dyn LogEngine>,
+    catalog: Arc<StreamCatalog>,
+    clock: Arc<dyn Clock>,
+    sealer: Sealer,
+    options: Options,
+    /// Streams whose state somebody has to move on.
+    pending: Mutex<BTreeSet<(Scope, StreamName)>>,
+    wake: Notify,
+}
+
+impl std::fmt::Debug for Kinesis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kinesis").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Kinesis {
+    /// Opens the service: reads (or draws, once) the key of its iterators, and finds the streams
+    /// whose creation or deletion a stop interrupted, for [`Kinesis::run`] to go on with. Fails if
+    /// the control store does.
+    pub async fn open(
+        log: Arc<dyn LogEngine>,
+        control: &dyn ControlStore,
+        catalog: Arc<StreamCatalog>,
+        clock: Arc<dyn Clock>,
+        random: &Random,
+        options: Options,
+    ) -> Result<Self, ControlError> {
+        let sealer = Sealer::open(control, random).await?;
+        let pending = Mutex::new(lifecycle::unfinished(&catalog));
+        Ok(Self { log, catalog, clock, sealer, options, pending, wake: Notify::new() })
+    }
+}
+
+#[async_trait]
+impl JsonService for Kinesis {
+    fn target(&self) -> &'static str {
+        "Kinesis_20131202"
+    }
+
+    async fn call(
+        &self,
+        principal: &Principal,
+        operation: &str,
+        body: Bytes,
+    ) -> Result<Bytes, ApiError> {
+        Ok(ops::run(self, principal, operation, &body).await?)
+    }
+}

@@ -1,0 +1,141 @@
+//! The operations, one file each, named as AWS names them.
+
+mod add_tags_to_stream;
+mod create_stream;
+mod decrease_stream_retention_period;
+mod delete_stream;
+mod describe_limits;
+mod describe_stream;
+mod describe_stream_summary;
+mod get_records;
+mod get_shard_iterator;
+mod increase_stream_retention_period;
+mod list_shards;
+mod list_streams;
+mod list_tags_for_resource;
+mod list_tags_for_stream;
+mod put_record;
+mod put_records;
+mod remove_tags_from_stream;
+mod tag_resource;
+mod untag_resource;
+
+use bytes::Bytes;
+use hydrant_wire::Principal;
+use serde::Serialize;
+
+use crate::Kinesis;
+use crate::error::Error;
+
+/// What the API has (as of November 2026) beyond the operations of this crate.
+const UNSUPPORTED: [&str; 38] = [
+    "AcknowledgeDeadLetterQueueRecords",
+    "AcknowledgeQueueRecords",
+    "CreateChannel",
+    "CreateQueue",
+    "DeleteChannel",
+    "DeleteQueue",
+    "DeleteResourcePolicy",
+    "DeregisterStreamConsumer",
+    "DescribeAccountSettings",
+    "DescribeChannel",
+    "DescribeQueue",
+    "DescribeStreamConsumer",
+    "DisableEnhancedMonitoring",
+    "EnableEnhancedMonitoring",
+    "GetResourcePolicy",
+    "ListChannels",
+    "ListQueues",
+    "ListStreamConsumers",
+    "MergeShards",
+    "PutResourcePolicy",
+    "ReceiveDeadLetterQueueRecords",
+    "ReceiveQueueRecords",
+    "RegisterStreamConsumer",
+    "RestoreDeadLetterQueueRecords",
+    "SplitShard",
+    "StartStreamEncryption",
+    "StopStreamEncryption",
+    "SubscribeToShard",
+    "UpdateAccountSettings",
+    "UpdateChannel",
+    "UpdateDeadLetterQueueRecordsVisibility",
+    "UpdateMaxRecordSize",
+    "UpdateQueue",
+    "UpdateQueueRecordsVisibility",
+    "UpdateShardCount",
+    "UpdateStreamMode",
+    "UpdateStreamRecordDistributionStrategy",
+    "UpdateStreamWarmThroughput",
+];
+
+/// Runs the operation of that name.
+pub(crate) async fn run(
+    kinesis: &Kinesis,
+    who: &Principal,
+    operation: &str,
+    body: &[u8],
+) -> Result<Bytes, Error> {
+    match operation {
+        "PutRecords" => put_records::run(kinesis, who, body).await,
+        "PutRecord" => put_record::run(kinesis, who, body).await,
+        "GetRecords" => get_records::run(kinesis, who, body).await,
+        "GetShardIterator" => get_shard_iterator::run(kinesis, who, body).await,
+        "AddTagsToStream" => add_tags_to_stream::run(kinesis, who, body).await,
+        "CreateStream" => create_stream::run(kinesis, who, body).await,
+        "DecreaseStreamRetentionPeriod" => {
+            decrease_stream_retention_period::run(kinesis, who, body).await
+        }
+        "DeleteStream" => delete_stream::run(kinesis, who, body).await,
+        "DescribeLimits" => describe_limits::run(kinesis, who),
+        "DescribeStream" => describe_stream::run(kinesis, who, body),
+        "DescribeStreamSummary" => describe_stream_summary::run(kinesis, who, body),
+        "IncreaseStreamRetentionPeriod" => {
+            increase_stream_retention_period::run(kinesis, who, body).await
+        }
+        "ListShards" => list_shards::run(kinesis, who, body),
+        "ListStreams" => list_streams::run(kinesis, who, body),
+        "ListTagsForResource" => list_tags_for_resource::run(kinesis, who, body),
+        "ListTagsForStream" => list_tags_for_stream::run(kinesis, who, body),
+        "RemoveTagsFromStream" => remove_tags_from_stream::run(kinesis, who, body).await,
+        "TagResource" => tag_resource::run(kinesis, who, body).await,
+        "UntagResource" => untag_resource::run(kinesis, who, body).await,
+        other if UNSUPPORTED.contains(&other) => {
+            Err(Error::UnsupportedOperation(format!("hydrant does not support {other}.")))
+        }
+        _ => Err(Error::UnknownOperation),
+    }
+}
+
+/// A reply of an operation that is not called often.
+fn json<T: Serialize>(reply: &T) -> Result<Bytes, Error> {
+    let bytes = serde_json::to_vec(reply).map_err(|e| Error::Internal(e.to_string()))?;
+    Ok(bytes.into())
+}
+
+/// Shown wherever a stream's metrics by shard are asked for: there are none.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct EnhancedMetrics {
+    shard_level_metrics: [&'static str; 0],
+}
+
+const ENHANCED_MONITORING: [EnhancedMetrics; 1] = [EnhancedMetrics { shard_level_metrics: [] }];
+
+/// `StreamModeDetails` of the API.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct StreamModeDetails {
+    stream_mode: &'static str,
+}
+
+impl From<hydrant_core::catalog::StreamMode> for StreamModeDetails {
+    fn from(mode: hydrant_core::catalog::StreamMode) -> Self {
+        use hydrant_core::catalog::StreamMode::{OnDemand, Provisioned};
+        let stream_mode = match mode {
+            Provisioned => "PROVISIONED",
+            OnDemand => "ON_DEMAND",
+        };
+        Self { stream_mode }
+    }
+}

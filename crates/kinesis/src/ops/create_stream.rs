@@ -1,0 +1,169 @@
+//! `CreateStream`: a row that says CREATING, and shards that follow it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use hydrant_core::catalog::{Shard, ShardId, Stream, StreamMode, StreamState};
+use hydrant_core::control::ControlError;
+use hydrant_core::hash::HashRange;
+use hydrant_core::limits::{RECORD_BYTES_MAX, RETENTION_HOURS_MIN};
+use hydrant_core::names::StreamName;
+use hydrant_wire::Principal;
+use hydrant_wire::shape::{Integer, Map, Structure, Text, parse};
+use serde::Deserialize;
+
+use crate::Kinesis;
+use crate::error::Error;
+use crate::lifecycle::NOT_YET;
+use crate::streams::{name_of, refuse};
+use crate::tags;
+use crate::validate::{Checks, STREAM_NAME};
+
+/// Largest `ShardCount` that is a number of shards at all (AWS).
+const SHARD_COUNT_MAX: i64 = 100_000;
+/// Shards of a new on-demand stream (AWS).
+pub(super) const ON_DEMAND_SHARDS: u32 = 4;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Request<'a> {
+    #[serde(borrow)]
+    stream_name: Option<Text<'a>>,
+    shard_count: Option<Integer>,
+    #[serde(borrow)]
+    stream_mode_details: Option<Structure<ModeDetails<'a>>>,
+    #[serde(borrow)]
+    tags: Option<Map<'a, Option<Text<'a>>>>,
+    #[serde(rename = "WarmThroughputMiBps")]
+    warm_throughput: Option<Integer>,
+    #[serde(rename = "MaxRecordSizeInKiB")]
+    max_record_size: Option<Integer>,
+    #[serde(borrow)]
+    record_distribution_strategy: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ModeDetails<'a> {
+    #[serde(borrow)]
+    stream_mode: Option<Text<'a>>,
+}
+
+pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
+    let request: Request<'_> = parse(body)?;
+    let (mode, shards) = check(&request)?;
+    let name = name_of(who, "CreateStream", request.stream_name.as_ref(), None)?;
+    let tags = tags::kept(request.tags)?;
+    tags::check_count(&tags, &name, who)?;
+    clear_the_way(kinesis, who, &name).await?;
+    check_shards(kinesis, who, shards)?;
+
+    let stream = new_stream(kinesis, who, name, mode, shards, tags).await?;
+    match kinesis.catalog.put(stream, None).await {
+        Ok(held) => kinesis.attend(&held.stream),
+        Err(ControlError::Conflict { .. }) => {
+            let name = request.stream_name.as_deref().unwrap_or_default();
+            return Err(exists(name, who));
+        }
+        Err(e) => return Err(e.into()),
+    }
+    Ok(Bytes::new())
+}
+
+fn check(request: &Request<'_>) -> Result<(StreamMode, u32), Error> {
+    let mode = request.stream_mode_details.as_ref().map(|d| d.0.stream_mode.as_ref());
+    let on_demand = mode.flatten().is_some_and(|m| &**m == "ON_DEMAND");
+    let mut checks = Checks::new();
+    if !on_demand {
+        checks.required("shardCount", request.shard_count.as_ref());
+    }
+    checks.number("shardCount", request.shard_count, 1, SHARD_COUNT_MAX);
+    checks.required("streamName", request.stream_name.as_ref());
+    checks.text("streamName", request.stream_name.as_ref(), &STREAM_NAME);
+    if let Some(mode) = mode {
+        checks.required("streamModeDetails.streamMode", mode);
+        checks.one_of("streamModeDetails.streamMode", mode, &["PROVISIONED", "ON_DEMAND"]);
+    }
+    tags::check_map(&mut checks, request.tags.as_ref());
+    checks.number("maxRecordSizeInKiB", request.max_record_size, 1_024, 10_240);
+    checks.finish()?;
+    let default_size = (RECORD_BYTES_MAX >> 10) as i64;
+    refuse(&[
+        ("WarmThroughputMiBps", request.warm_throughput.is_some()),
+        (
+            "MaxRecordSizeInKiB above 1024",
+            request.max_record_size.is_some_and(|size| size.0 != default_size),
+        ),
+        ("RecordDistributionStrategy", request.record_distribution_strategy.is_some()),
+    ])?;
+    match (on_demand, request.shard_count) {
+        (true, Some(_)) => Err(Error::InvalidArgument(
+            "ShardCount must not be specified for a stream in ON_DEMAND mode.".to_owned(),
+        )),
+        (true, None) => Ok((StreamMode::OnDemand, ON_DEMAND_SHARDS)),
+        // In range: the checks above have passed.
+        (false, count) => Ok((StreamMode::Provisioned, count.map_or(1, |n| n.0 as u32))),
+    }
+}
+
+/// A stream of this name must not be there, unless all that is left of it is its deletion.
+async fn clear_the_way(kinesis: &Kinesis, who: &Principal, name: &StreamName) -> Result<(), Error> {
+    let Some(held) = kinesis.catalog.get(who.scope(), name) else { return Ok(()) };
+    match held.stream.status(kinesis.clock.now()) {
+        Some(_) => Err(exists(name.as_str(), who)),
+        None => kinesis.finish_deletion(&held).await,
+    }
+}
+
+fn exists(name: &str, who: &Principal) -> Error {
+    let account = &who.scope().account;
+    Error::ResourceInUse(format!("Stream {name} under account {account} already exists."))
+}
+
+fn check_shards(kinesis: &Kinesis, who: &Principal, more: u32) -> Result<(), Error> {
+    let (limit, now) = (kinesis.options.shards_max, kinesis.open_shards(who.scope()));
+    if u64::from(now) + u64::from(more) <= u64::from(limit) {
+        return Ok(());
+    }
+    Err(Error::LimitExceeded(format!(
+        "This request would exceed the shard limit for the account {} in {}. Current shard count for \
+         the account: {now}. Limit: {limit}. Number of additional shards that would have resulted \
+         from this request: {more}. Refer to the AWS Service Limits page \
+         (https://docs.aws.amazon.com/general/latest/gr/aws_service_limits.html) for current limits \
+         and how to request higher limits.",
+        who.scope().account,
+        who.scope().region
+    )))
+}
+
+async fn new_stream(
+    kinesis: &Kinesis,
+    who: &Principal,
+    name: StreamName,
+    mode: StreamMode,
+    shards: u32,
+    tags: BTreeMap<String, String>,
+) -> Result<Stream, Error> {
+    let uids = kinesis.catalog.allocate_shards(shards).await?;
+    let created = kinesis.clock.now();
+    let shards = HashRange::split_evenly(shards).into_iter().zip(uids).zip(0..);
+    let shards = shards.map(|((range, uid), n)| Shard {
+        id: ShardId(n),
+        uid,
+        range,
+        created,
+        parent: None,
+        adjacent_parent: None,
+        closed: None,
+    });
+    Ok(Stream {
+        scope: who.scope().clone(),
+        name,
+        created,
+        state: StreamState::Creating(NOT_YET),
+        mode,
+        retention_hours: RETENTION_HOURS_MIN,
+        shards: shards.collect(),
+        tags,
+    })
+}

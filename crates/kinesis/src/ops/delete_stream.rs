@@ -1,0 +1,57 @@
+//! `DeleteStream`: DELETING for a moment, then gone with its records.
+
+use bytes::Bytes;
+use hydrant_core::catalog::{Stream, StreamState, StreamStatus};
+use hydrant_core::control::ControlError;
+use hydrant_wire::Principal;
+use hydrant_wire::shape::{Flag, Text, parse};
+use serde::Deserialize;
+
+use crate::Kinesis;
+use crate::error::Error;
+use crate::streams::{name_of, not_active, refuse};
+use crate::validate::Checks;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Request<'a> {
+    #[serde(borrow)]
+    stream_name: Option<Text<'a>>,
+    #[serde(borrow, rename = "StreamARN")]
+    stream_arn: Option<Text<'a>>,
+    #[serde(borrow)]
+    stream_id: Option<Text<'a>>,
+    /// Read for its type only: a stream has no consumers that could stand in the way.
+    #[serde(rename = "EnforceConsumerDeletion")]
+    _enforce_consumer_deletion: Option<Flag>,
+}
+
+pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
+    let request: Request<'_> = parse(body)?;
+    let mut checks = Checks::new();
+    checks.stream(request.stream_name.as_ref(), request.stream_arn.as_ref());
+    checks.finish()?;
+    refuse(&[("StreamId", request.stream_id.is_some())])?;
+    let name =
+        name_of(who, "DeleteStream", request.stream_name.as_ref(), request.stream_arn.as_ref())?;
+    loop {
+        let found = kinesis.find(who, &name)?;
+        match found.status {
+            StreamStatus::Creating => return Err(not_active(&found.held, found.status)),
+            // Asked twice, deleted once.
+            StreamStatus::Deleting => return Ok(Bytes::new()),
+            StreamStatus::Active | StreamStatus::Updating => {}
+        }
+        let until = kinesis.clock.now().plus(kinesis.options.delete_delay);
+        let next =
+            Stream { state: StreamState::Deleting(until), ..Stream::clone(&found.held.stream) };
+        match kinesis.catalog.put(next, Some(found.held.version)).await {
+            Ok(held) => {
+                kinesis.attend(&held.stream);
+                return Ok(Bytes::new());
+            }
+            Err(ControlError::Conflict { .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! `DescribeLimits`: how many shards and streams there are and may be.
+
+use bytes::Bytes;
+use hydrant_core::catalog::StreamMode;
+use hydrant_wire::Principal;
+use serde::Serialize;
+
+use super::create_stream::ON_DEMAND_SHARDS;
+use super::json;
+use crate::Kinesis;
+use crate::error::Error;
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Reply {
+    shard_limit: u32,
+    open_shard_count: u32,
+    on_demand_stream_count: u32,
+    on_demand_stream_count_limit: u32,
+}
+
+pub(super) fn run(kinesis: &Kinesis, who: &Principal) -> Result<Bytes, Error> {
+    let streams = kinesis.streams(who.scope());
+    let on_demand = streams.iter().filter(|s| s.mode == StreamMode::OnDemand).count();
+    json(&Reply {
+        shard_limit: kinesis.options.shards_max,
+        open_shard_count: kinesis.open_shards(who.scope()),
+        on_demand_stream_count: u32::try_from(on_demand).unwrap_or(u32::MAX),
+        // Only their shards bound the on-demand streams.
+        on_demand_stream_count_limit: kinesis.options.shards_max / ON_DEMAND_SHARDS,
+    })
+}

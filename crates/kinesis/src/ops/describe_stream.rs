@@ -1,0 +1,95 @@
+//! `DescribeStream`: what is known of a stream, with its shards page by page.
+
+use bytes::Bytes;
+use hydrant_core::catalog::StreamStatus;
+use hydrant_wire::Principal;
+use hydrant_wire::shape::{Integer, Text, parse};
+use serde::{Deserialize, Serialize};
+
+use super::{ENHANCED_MONITORING, EnhancedMetrics, StreamModeDetails, json};
+use crate::Kinesis;
+use crate::error::Error;
+use crate::shards::{ShardReply, shard_id};
+use crate::streams::{name_of, refuse};
+use crate::validate::{Checks, SHARD_ID};
+
+/// Most shards in one reply, and the default (AWS).
+const SHARDS_MAX: usize = 100;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Request<'a> {
+    #[serde(borrow)]
+    stream_name: Option<Text<'a>>,
+    #[serde(borrow, rename = "StreamARN")]
+    stream_arn: Option<Text<'a>>,
+    #[serde(borrow)]
+    stream_id: Option<Text<'a>>,
+    limit: Option<Integer>,
+    #[serde(borrow)]
+    exclusive_start_shard_id: Option<Text<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Reply {
+    stream_description: Description,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Description {
+    stream_name: String,
+    #[serde(rename = "StreamARN")]
+    stream_arn: String,
+    stream_status: &'static str,
+    stream_mode_details: StreamModeDetails,
+    shards: Vec<ShardReply>,
+    has_more_shards: bool,
+    retention_period_hours: u32,
+    stream_creation_timestamp: f64,
+    enhanced_monitoring: [EnhancedMetrics; 1],
+    encryption_type: &'static str,
+}
+
+pub(super) fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
+    let request: Request<'_> = parse(body)?;
+    let mut checks = Checks::new();
+    checks.number("limit", request.limit, 1, 10_000);
+    let after = request.exclusive_start_shard_id.as_ref();
+    checks.text("exclusiveStartShardId", after, &SHARD_ID);
+    checks.stream(request.stream_name.as_ref(), request.stream_arn.as_ref());
+    checks.finish()?;
+    refuse(&[("StreamId", request.stream_id.is_some())])?;
+    let after = after.map(|text| exclusive_start(text)).transpose()?;
+    let name =
+        name_of(who, "DescribeStream", request.stream_name.as_ref(), request.stream_arn.as_ref())?;
+    let found = kinesis.find(who, &name)?;
+    let stream = &found.held.stream;
+    let limit = request.limit.map_or(SHARDS_MAX, |n| (n.0 as usize).min(SHARDS_MAX));
+    // AWS shows no shard before the stream is active.
+    let shown = found.status != StreamStatus::Creating;
+    let mut rest = stream.shards.iter().filter(|s| shown && after.is_none_or(|id| s.id > id));
+    let shards: Vec<ShardReply> = rest.by_ref().take(limit).map(ShardReply::from).collect();
+    json(&Reply {
+        stream_description: Description {
+            stream_name: stream.name.to_string(),
+            stream_arn: stream.arn().to_string(),
+            stream_status: found.status.as_str(),
+            stream_mode_details: stream.mode.into(),
+            shards,
+            has_more_shards: rest.next().is_some(),
+            retention_period_hours: stream.retention_hours,
+            stream_creation_timestamp: stream.created.as_secs_f64(),
+            enhanced_monitoring: ENHANCED_MONITORING,
+            encryption_type: "NONE",
+        },
+    })
+}
+
+/// `ExclusiveStartShardId`, which names a number, whether or not there is such a shard.
+pub(super) fn exclusive_start(text: &str) -> Result<hydrant_core::catalog::ShardId, Error> {
+    shard_id(text).map_err(|_| {
+        Error::InvalidArgument(format!("ExclusiveStartShardId {text} is not a valid shard id."))
+    })
+}

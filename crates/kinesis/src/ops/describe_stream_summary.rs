@@ -1,0 +1,81 @@
+//! `DescribeStreamSummary`: what is known of a stream, without its shards.
+
+use bytes::Bytes;
+use hydrant_core::catalog::StreamStatus;
+use hydrant_core::limits::RECORD_BYTES_MAX;
+use hydrant_wire::Principal;
+use hydrant_wire::shape::{Text, parse};
+use serde::{Deserialize, Serialize};
+
+use super::{ENHANCED_MONITORING, EnhancedMetrics, StreamModeDetails, json};
+use crate::Kinesis;
+use crate::error::Error;
+use crate::streams::{name_of, refuse};
+use crate::validate::Checks;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Request<'a> {
+    #[serde(borrow)]
+    stream_name: Option<Text<'a>>,
+    #[serde(borrow, rename = "StreamARN")]
+    stream_arn: Option<Text<'a>>,
+    #[serde(borrow)]
+    stream_id: Option<Text<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Reply {
+    stream_description_summary: Summary,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Summary {
+    stream_name: String,
+    #[serde(rename = "StreamARN")]
+    stream_arn: String,
+    stream_status: &'static str,
+    stream_mode_details: StreamModeDetails,
+    retention_period_hours: u32,
+    stream_creation_timestamp: f64,
+    enhanced_monitoring: [EnhancedMetrics; 1],
+    encryption_type: &'static str,
+    open_shard_count: usize,
+    consumer_count: usize,
+    #[serde(rename = "MaxRecordSizeInKiB")]
+    max_record_size: usize,
+}
+
+pub(super) fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
+    let request: Request<'_> = parse(body)?;
+    let mut checks = Checks::new();
+    checks.stream(request.stream_name.as_ref(), request.stream_arn.as_ref());
+    checks.finish()?;
+    refuse(&[("StreamId", request.stream_id.is_some())])?;
+    let name = name_of(
+        who,
+        "DescribeStreamSummary",
+        request.stream_name.as_ref(),
+        request.stream_arn.as_ref(),
+    )?;
+    let found = kinesis.find(who, &name)?;
+    let stream = &found.held.stream;
+    let shown = found.status != StreamStatus::Creating;
+    json(&Reply {
+        stream_description_summary: Summary {
+            stream_name: stream.name.to_string(),
+            stream_arn: stream.arn().to_string(),
+            stream_status: found.status.as_str(),
+            stream_mode_details: stream.mode.into(),
+            retention_period_hours: stream.retention_hours,
+            stream_creation_timestamp: stream.created.as_secs_f64(),
+            enhanced_monitoring: ENHANCED_MONITORING,
+            encryption_type: "NONE",
+            open_shard_count: stream.shards.iter().filter(|s| shown && s.is_open()).count(),
+            consumer_count: 0,
+            max_record_size: RECORD_BYTES_MAX >> 10,
+        },
+    })
+}

@@ -1,0 +1,232 @@
+//! `ListShards`: the shards of a stream, filtered, page by page.
+
+use bytes::Bytes;
+use hydrant_core::Timestamp;
+use hydrant_core::catalog::{ShardId, Stream, StreamStatus};
+use hydrant_core::limits::ITERATOR_LIFE;
+use hydrant_core::names::StreamName;
+use hydrant_wire::Principal;
+use hydrant_wire::shape::{Integer, Seconds, Structure, Text, parse};
+use serde::{Deserialize, Serialize};
+
+use super::describe_stream::exclusive_start;
+use super::get_shard_iterator::moment;
+use super::json;
+use crate::Kinesis;
+use crate::error::Error;
+use crate::iterator::expiry;
+use crate::seal::{Fields, Kind, put_text};
+use crate::shards::{Filter, ShardReply};
+use crate::streams::{name_of, not_active, not_found, refuse};
+use crate::validate::{Checks, NEXT_TOKEN, SHARD_ID};
+
+/// Most shards in one reply, and the default (AWS).
+const SHARDS_MAX: usize = 1_000;
+const FILTERS: [&str; 6] = [
+    "AFTER_SHARD_ID",
+    "AT_TRIM_HORIZON",
+    "FROM_TRIM_HORIZON",
+    "AT_LATEST",
+    "AT_TIMESTAMP",
+    "FROM_TIMESTAMP",
+];
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Request<'a> {
+    #[serde(borrow)]
+    stream_name: Option<Text<'a>>,
+    #[serde(borrow, rename = "StreamARN")]
+    stream_arn: Option<Text<'a>>,
+    #[serde(borrow)]
+    stream_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    next_token: Option<Text<'a>>,
+    #[serde(borrow)]
+    exclusive_start_shard_id: Option<Text<'a>>,
+    max_results: Option<Integer>,
+    stream_creation_timestamp: Option<Seconds>,
+    #[serde(borrow)]
+    shard_filter: Option<Structure<ShardFilter<'a>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ShardFilter<'a> {
+    #[serde(borrow)]
+    r#type: Option<Text<'a>>,
+    #[serde(borrow)]
+    shard_id: Option<Text<'a>>,
+    timestamp: Option<Seconds>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Reply {
+    shards: Vec<ShardReply>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_token: Option<String>,
+}
+
+/// What a page is a page of. Everything but the stream itself, so that a token is all it takes.
+struct Listing {
+    name: StreamName,
+    created_ms: Option<u64>,
+    after: Option<ShardId>,
+    filter: Filter,
+}
+
+pub(super) fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
+    let request: Request<'_> = parse(body)?;
+    check(&request)?;
+    let now = kinesis.clock.now();
+    let listing = match &request.next_token {
+        Some(token) => open(kinesis, who, token, now)?,
+        None => first(kinesis, who, &request, now)?,
+    };
+    let found = kinesis.find(who, &listing.name)?;
+    let stream = &found.held.stream;
+    if listing.created_ms.is_some_and(|ms| ms != stream.created.as_millis()) {
+        return Err(not_found(listing.name.as_str(), who.scope()));
+    }
+    if found.status == StreamStatus::Creating {
+        return Err(not_active(&found.held, found.status));
+    }
+    let limit = request.max_results.map_or(SHARDS_MAX, |n| (n.0 as usize).min(SHARDS_MAX));
+    let mut rest = stream
+        .shards
+        .iter()
+        .filter(|s| listing.after.is_none_or(|id| s.id > id) && listing.filter.shows(s));
+    let page: Vec<_> = rest.by_ref().take(limit).collect();
+    let next_token = page.last().filter(|_| rest.next().is_some()).map(|last| {
+        let payload = token(stream, last.id, listing.filter, now);
+        kinesis.sealer.seal(Kind::Shards, who.scope(), &payload, 0)
+    });
+    json(&Reply { shards: page.into_iter().map(ShardReply::from).collect(), next_token })
+}
+
+fn check(request: &Request<'_>) -> Result<(), Error> {
+    let mut checks = Checks::new();
+    checks.text("nextToken", request.next_token.as_ref(), &NEXT_TOKEN);
+    checks.text("exclusiveStartShardId", request.exclusive_start_shard_id.as_ref(), &SHARD_ID);
+    checks.number("maxResults", request.max_results, 1, 10_000);
+    if let Some(Structure(filter)) = &request.shard_filter {
+        checks.required("shardFilter.type", filter.r#type.as_ref());
+        checks.one_of("shardFilter.type", filter.r#type.as_ref(), &FILTERS);
+        checks.text("shardFilter.shardId", filter.shard_id.as_ref(), &SHARD_ID);
+    }
+    let (name, arn) = (request.stream_name.as_ref(), request.stream_arn.as_ref());
+    if request.next_token.is_none() || name.is_some() || arn.is_some() {
+        checks.stream(name, arn);
+    }
+    checks.finish()?;
+    refuse(&[("StreamId", request.stream_id.is_some())])?;
+    let with_token = [
+        ("StreamName", name.is_some()),
+        ("StreamARN", arn.is_some()),
+        ("ExclusiveStartShardId", request.exclusive_start_shard_id.is_some()),
+        ("StreamCreationTimestamp", request.stream_creation_timestamp.is_some()),
+        ("ShardFilter", request.shard_filter.is_some()),
+    ];
+    match with_token.iter().find(|(_, given)| request.next_token.is_some() && *given) {
+        Some((member, _)) => Err(Error::InvalidArgument(format!(
+            "NextToken and {member} cannot be provided together."
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The listing that a request without a token asks for.
+fn first(
+    kinesis: &Kinesis,
+    who: &Principal,
+    request: &Request<'_>,
+    now: Timestamp,
+) -> Result<Listing, Error> {
+    let name =
+        name_of(who, "ListShards", request.stream_name.as_ref(), request.stream_arn.as_ref())?;
+    let found = kinesis.find(who, &name)?;
+    let stream = &found.held.stream;
+    if let Some(Seconds(created)) = request.stream_creation_timestamp
+        // As the API showed it, or cut to seconds, as some SDKs send it.
+        && created.floor() != stream.created.as_secs_f64().floor()
+    {
+        return Err(not_found(name.as_str(), who.scope()));
+    }
+    let filter = match &request.shard_filter {
+        Some(Structure(filter)) => read_filter(filter, stream, now)?,
+        None => Filter::All,
+    };
+    let after = request.exclusive_start_shard_id.as_ref();
+    let after = after.map(|text| exclusive_start(text)).transpose()?;
+    let created_ms = Some(stream.created.as_millis());
+    Ok(Listing { name, created_ms, after, filter })
+}
+
+fn read_filter(filter: &ShardFilter<'_>, stream: &Stream, now: Timestamp) -> Result<Filter, Error> {
+    let kind = filter.r#type.as_deref().unwrap_or_default();
+    let needs = |member: &str| {
+        Error::InvalidArgument(format!("ShardFilter of type {kind} needs a {member}."))
+    };
+    // Nothing is older than the stream, or kept longer than its retention.
+    let horizon = stream.created.max(now.minus(stream.retention()));
+    Ok(match kind {
+        "AFTER_SHARD_ID" => {
+            let text = filter.shard_id.as_ref().ok_or_else(|| needs("ShardId"))?;
+            Filter::After(exclusive_start(text)?)
+        }
+        "AT_LATEST" => Filter::AtLatest,
+        "AT_TRIM_HORIZON" => Filter::At(horizon),
+        "FROM_TRIM_HORIZON" => Filter::From(horizon),
+        _ => {
+            let seconds = filter.timestamp.ok_or_else(|| needs("Timestamp"))?;
+            let at = moment(seconds, now)?.max(horizon);
+            if kind == "AT_TIMESTAMP" { Filter::At(at) } else { Filter::From(at) }
+        }
+    })
+}
+
+fn token(stream: &Stream, after: ShardId, filter: Filter, now: Timestamp) -> Vec<u8> {
+    let (kind, value) = match filter {
+        Filter::All => (0, 0),
+        Filter::After(id) => (1, u64::from(id.0)),
+        Filter::AtLatest => (2, 0),
+        Filter::At(at) => (3, at.as_millis()),
+        Filter::From(at) => (4, at.as_millis()),
+    };
+    let mut payload = Vec::with_capacity(192);
+    payload.extend(now.as_millis().to_be_bytes());
+    payload.extend(stream.created.as_millis().to_be_bytes());
+    payload.extend(u64::to_be_bytes(value));
+    payload.extend(after.0.to_be_bytes());
+    payload.push(kind);
+    put_text(&mut payload, stream.name.as_str());
+    payload
+}
+
+fn open(kinesis: &Kinesis, who: &Principal, token: &str, now: Timestamp) -> Result<Listing, Error> {
+    let read = |payload: Vec<u8>| {
+        let mut fields = Fields(&payload);
+        let issued = Timestamp::from_millis(fields.u64()?);
+        let created_ms = Some(fields.u64()?);
+        let value = fields.u64()?;
+        let after = Some(ShardId(fields.u32()?));
+        let filter = match fields.u8()? {
+            0 => Filter::All,
+            1 => Filter::After(ShardId(u32::try_from(value).ok()?)),
+            2 => Filter::AtLatest,
+            3 => Filter::At(Timestamp::from_millis(value)),
+            4 => Filter::From(Timestamp::from_millis(value)),
+            _ => return None,
+        };
+        let name = fields.text()?.parse().ok()?;
+        Some((issued, Listing { name, created_ms, after, filter }))
+    };
+    let opened = kinesis.sealer.unseal(Kind::Shards, who.scope(), token).and_then(read);
+    let (issued, listing) =
+        opened.ok_or_else(|| Error::InvalidArgument("Invalid NextToken.".to_owned()))?;
+    if now.since(issued) > ITERATOR_LIFE {
+        return Err(Error::ExpiredNextToken(expiry("NextToken", issued, now)));
+    }
+    Ok(listing)
+}

@@ -1,0 +1,115 @@
+//! `ListStreams`: the streams of an account and region by name, page by page.
+
+use bytes::Bytes;
+use hydrant_core::Timestamp;
+use hydrant_core::limits::ITERATOR_LIFE;
+use hydrant_core::names::StreamName;
+use hydrant_wire::Principal;
+use hydrant_wire::shape::{Integer, Text, parse};
+use serde::{Deserialize, Serialize};
+
+use super::{StreamModeDetails, json};
+use crate::Kinesis;
+use crate::error::Error;
+use crate::iterator::expiry;
+use crate::seal::{Fields, Kind, put_text};
+use crate::validate::{Checks, NEXT_TOKEN, STREAM_NAME};
+
+/// Streams in one reply by default (AWS).
+const LIMIT_DEFAULT: usize = 100;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Request<'a> {
+    limit: Option<Integer>,
+    #[serde(borrow)]
+    exclusive_start_stream_name: Option<Text<'a>>,
+    #[serde(borrow)]
+    next_token: Option<Text<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Reply {
+    stream_names: Vec<String>,
+    has_more_streams: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_token: Option<String>,
+    stream_summaries: Vec<Summary>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Summary {
+    stream_name: String,
+    #[serde(rename = "StreamARN")]
+    stream_arn: String,
+    stream_status: &'static str,
+    stream_mode_details: StreamModeDetails,
+    stream_creation_timestamp: f64,
+}
+
+pub(super) fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
+    let request: Request<'_> = parse(body)?;
+    let mut checks = Checks::new();
+    checks.number("limit", request.limit, 1, 10_000);
+    let start = request.exclusive_start_stream_name.as_ref();
+    checks.text("exclusiveStartStreamName", start, &STREAM_NAME);
+    checks.text("nextToken", request.next_token.as_ref(), &NEXT_TOKEN);
+    checks.finish()?;
+    let now = kinesis.clock.now();
+    let after = match (start, &request.next_token) {
+        (Some(_), Some(_)) => {
+            return Err(Error::InvalidArgument(
+                "NextToken and ExclusiveStartStreamName cannot be provided together.".to_owned(),
+            ));
+        }
+        (Some(name), None) => name.parse().ok(),
+        (None, Some(token)) => Some(open(kinesis, who, token, now)?),
+        (None, None) => None,
+    };
+    let limit = request.limit.map_or(LIMIT_DEFAULT, |n| n.0 as usize);
+    let mut streams = kinesis.catalog.list(who.scope(), after.as_ref(), usize::MAX);
+    streams.retain(|s| s.status(now).is_some());
+    let more = streams.len() > limit;
+    streams.truncate(limit);
+    let next_token = streams.last().filter(|_| more).map(|last| {
+        let mut payload = now.as_millis().to_be_bytes().to_vec();
+        put_text(&mut payload, last.name.as_str());
+        kinesis.sealer.seal(Kind::Streams, who.scope(), &payload, 0)
+    });
+    let summaries = streams.iter().filter_map(|stream| {
+        Some(Summary {
+            stream_name: stream.name.to_string(),
+            stream_arn: stream.arn().to_string(),
+            stream_status: stream.status(now)?.as_str(),
+            stream_mode_details: stream.mode.into(),
+            stream_creation_timestamp: stream.created.as_secs_f64(),
+        })
+    });
+    json(&Reply {
+        stream_names: streams.iter().map(|s| s.name.to_string()).collect(),
+        has_more_streams: more,
+        next_token,
+        stream_summaries: summaries.collect(),
+    })
+}
+
+fn open(
+    kinesis: &Kinesis,
+    who: &Principal,
+    token: &str,
+    now: Timestamp,
+) -> Result<StreamName, Error> {
+    let read = |payload: Vec<u8>| {
+        let mut fields = Fields(&payload);
+        Some((Timestamp::from_millis(fields.u64()?), fields.text()?.parse().ok()?))
+    };
+    let opened = kinesis.sealer.unseal(Kind::Streams, who.scope(), token).and_then(read);
+    let (issued, name) =
+        opened.ok_or_else(|| Error::InvalidArgument("Invalid NextToken.".to_owned()))?;
+    if now.since(issued) > ITERATOR_LIFE {
+        return Err(Error::ExpiredNextToken(expiry("NextToken", issued, now)));
+    }
+    Ok(name)
+}

@@ -1,0 +1,104 @@
+//! `PutRecord`: one record, durable when the reply is sent.
+
+use bytes::Bytes;
+use hydrant_core::record::RecordBatch;
+use hydrant_core::sequence::SequenceNumber;
+use hydrant_wire::Principal;
+use hydrant_wire::shape::{Blob, Flag, Text, parse};
+use serde::{Deserialize, Serialize};
+
+use super::json;
+use crate::Kinesis;
+use crate::error::Error;
+use crate::put;
+use crate::route::Routes;
+use crate::streams::{name_of, refuse};
+use crate::validate::{Checks, SEQUENCE_NUMBER};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Request<'a> {
+    #[serde(borrow)]
+    stream_name: Option<Text<'a>>,
+    #[serde(borrow, rename = "StreamARN")]
+    stream_arn: Option<Text<'a>>,
+    #[serde(borrow)]
+    stream_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    data: Option<Blob<'a>>,
+    #[serde(borrow)]
+    partition_key: Option<Text<'a>>,
+    #[serde(borrow)]
+    explicit_hash_key: Option<Text<'a>>,
+    #[serde(borrow)]
+    sequence_number_for_ordering: Option<Text<'a>>,
+    dry_run: Option<Flag>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Reply {
+    shard_id: String,
+    sequence_number: String,
+}
+
+pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
+    let request: Request<'_> = parse(body)?;
+    let mut checks = Checks::new();
+    let ordering = request.sequence_number_for_ordering.as_ref();
+    checks.text("sequenceNumberForOrdering", ordering, &SEQUENCE_NUMBER);
+    let (key, explicit) = (request.partition_key.as_ref(), request.explicit_hash_key.as_ref());
+    put::check(&mut checks, String::new, key, explicit, request.data.as_ref());
+    checks.stream(request.stream_name.as_ref(), request.stream_arn.as_ref());
+    checks.finish()?;
+    refuse(&[
+        ("StreamId", request.stream_id.is_some()),
+        ("DryRun", request.dry_run.is_some_and(|f| f.0)),
+    ])?;
+    let explicit = put::hash_key(explicit)?;
+    let key = request.partition_key.as_deref().unwrap_or_default();
+    let mut data = Vec::new();
+    if let Some(blob) = &request.data {
+        blob.decode_into(&mut data)?;
+    }
+    let (name, arn) = (request.stream_name.as_ref(), request.stream_arn.as_ref());
+    let name = name_of(who, "PutRecord", name, arn)?;
+    let held = kinesis.usable(who, &name)?;
+    let stream = &held.stream;
+    if let Some(text) = ordering {
+        check_ordering(kinesis, who, name.as_str(), text)?;
+    }
+    let routes = Routes::of(stream);
+    let place = routes.place(key, explicit).ok_or_else(|| no_shard(name.as_str()))?;
+    let shard = routes.shard(place);
+    let mut batch = RecordBatch::with_capacity(1, key.len() + data.len());
+    batch.push(key.as_bytes(), &data);
+    let put = kinesis.log.append(shard.uid, batch).await;
+    let index = put.map_err(|e| put::refusal(e, stream, shard.id))?.get().first;
+    metrics::counter!("kinesis_records_put_total").increment(1);
+    metrics::counter!("kinesis_bytes_put_total").increment((key.len() + data.len()) as u64);
+    json(&Reply {
+        shard_id: shard.id.to_string(),
+        sequence_number: shard.sequence_number(index).to_string(),
+    })
+}
+
+/// The number only has to be one that was given out: records of a shard are numbered in the order of
+/// their acknowledgements anyway, so a later put is always above an earlier one.
+fn check_ordering(kinesis: &Kinesis, who: &Principal, name: &str, text: &str) -> Result<(), Error> {
+    let now = kinesis.clock.now().as_secs();
+    let number: Option<SequenceNumber> = text.parse().ok();
+    if number.is_some_and(|n| n.record_s <= now + 1) {
+        return Ok(());
+    }
+    Err(Error::InvalidArgument(format!(
+        "ExclusiveMinimumSequenceNumber {text} used in PutRecord on stream {name} under account {} is \
+         invalid.",
+        who.scope().account
+    )))
+}
+
+/// Every stream has open shards; a row that says otherwise was not written by this program.
+pub(super) fn no_shard(name: &str) -> Error {
+    Error::Internal(format!("stream {name} has no open shard"))
+}

@@ -1,0 +1,228 @@
+//! `PutRecords`: up to 500 records, each durable or refused by itself when the reply is sent.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use hydrant_core::catalog::{Shard, Stream};
+use hydrant_core::limits::{PUT_RECORDS_BYTES_MAX, PUT_RECORDS_MAX};
+use hydrant_core::log::LogError;
+use hydrant_core::record::RecordBatch;
+use hydrant_core::sequence::IndexRange;
+use hydrant_wire::Principal;
+use hydrant_wire::shape::{Blob, Flag, List, Structure, Text, parse};
+use serde::Deserialize;
+
+use super::put_record::no_shard;
+use crate::Kinesis;
+use crate::error::Error;
+use crate::put;
+use crate::route::Routes;
+use crate::streams::{name_of, not_found, refuse};
+use crate::validate::Checks;
+
+/// Room for the reply to one record.
+const ENTRY_ROOM_BYTES: usize = 136;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Request<'a> {
+    #[serde(borrow)]
+    records: Option<List<Option<Structure<Entry<'a>>>>>,
+    #[serde(borrow)]
+    stream_name: Option<Text<'a>>,
+    #[serde(borrow, rename = "StreamARN")]
+    stream_arn: Option<Text<'a>>,
+    #[serde(borrow)]
+    stream_id: Option<Text<'a>>,
+    dry_run: Option<Flag>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Entry<'a> {
+    #[serde(borrow)]
+    data: Option<Blob<'a>>,
+    #[serde(borrow)]
+    partition_key: Option<Text<'a>>,
+    #[serde(borrow)]
+    explicit_hash_key: Option<Text<'a>>,
+}
+
+/// The records of one shard, and what became of them.
+struct Group<'a> {
+    shard: &'a Shard,
+    batch: RecordBatch,
+    put: Result<IndexRange, LogError>,
+}
+
+/// Where a record went: the group, and its place in the group's batch.
+type Routed = (usize, u32);
+
+pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
+    let request: Request<'_> = parse(body)?;
+    let entries: Vec<&Entry<'_>> = match &request.records {
+        Some(List(records)) => records.iter().flatten().map(|s| &s.0).collect(),
+        None => Vec::new(),
+    };
+    check(&request)?;
+    let (name, arn) = (request.stream_name.as_ref(), request.stream_arn.as_ref());
+    let name = name_of(who, "PutRecords", name, arn)?;
+    let bytes: usize = entries.iter().map(|e| e.size_bytes()).sum();
+    if bytes > PUT_RECORDS_BYTES_MAX {
+        let limit = PUT_RECORDS_BYTES_MAX >> 20;
+        return Err(Error::InvalidArgument(format!("Records size exceeds {limit} MB limit")));
+    }
+    let held = kinesis.usable(who, &name);
+    let stream = held.as_ref().ok().map(|held| Arc::clone(&held.stream));
+    // A malformed record is told of before a missing stream, as AWS reads before it looks.
+    let (mut groups, routed) = group(&entries, stream.as_deref(), bytes)?;
+    let stream = &held?.stream;
+
+    append(kinesis, &mut groups).await;
+    answer(stream, &groups, &routed, bytes)
+}
+
+impl Entry<'_> {
+    /// What counts towards the limit of the call.
+    fn size_bytes(&self) -> usize {
+        let data = self.data.as_ref().map_or(0, Blob::decoded_len);
+        data + self.partition_key.as_ref().map_or(0, |key| key.len())
+    }
+}
+
+fn check(request: &Request<'_>) -> Result<(), Error> {
+    let mut checks = Checks::new();
+    checks.required("records", request.records.as_ref());
+    if let Some(List(records)) = &request.records {
+        if records.is_empty() {
+            let constraint = "Member must have length greater than or equal to 1";
+            checks.violated("records", Some("[]"), constraint);
+        }
+        if records.len() > PUT_RECORDS_MAX {
+            let constraint =
+                format!("Member must have length less than or equal to {PUT_RECORDS_MAX}");
+            checks.violated("records", None, &constraint);
+        }
+        for (n, record) in records.iter().take(PUT_RECORDS_MAX).enumerate() {
+            let at = || format!("records.{}.member", n + 1);
+            let Some(Structure(entry)) = record else {
+                checks.required::<()>(&at(), None);
+                continue;
+            };
+            let (key, explicit) = (entry.partition_key.as_ref(), entry.explicit_hash_key.as_ref());
+            put::check(&mut checks, || at() + ".", key, explicit, entry.data.as_ref());
+        }
+    }
+    checks.stream(request.stream_name.as_ref(), request.stream_arn.as_ref());
+    checks.finish()?;
+    refuse(&[
+        ("StreamId", request.stream_id.is_some()),
+        ("DryRun", request.dry_run.is_some_and(|f| f.0)),
+    ])
+}
+
+/// Decodes every record into the batch of its shard. With no stream, only decodes.
+fn group<'a>(
+    entries: &[&Entry<'_>],
+    stream: Option<&'a Stream>,
+    bytes: usize,
+) -> Result<(Vec<Group<'a>>, Vec<Routed>), Error> {
+    let routes = stream.map(Routes::of);
+    let shards = routes.as_ref().map_or(0, Routes::len);
+    let mut group_of: Vec<Option<usize>> = vec![None; shards];
+    let mut groups: Vec<Group<'a>> = Vec::new();
+    let mut routed = Vec::with_capacity(entries.len());
+    let mut data = Vec::new();
+    for entry in entries {
+        data.clear();
+        if let Some(blob) = &entry.data {
+            blob.decode_into(&mut data)?;
+        }
+        let explicit = put::hash_key(entry.explicit_hash_key.as_ref())?;
+        let (Some(routes), Some(stream)) = (&routes, stream) else { continue };
+        let key = entry.partition_key.as_deref().unwrap_or_default();
+        let place = routes.place(key, explicit).ok_or_else(|| no_shard(stream.name.as_str()))?;
+        let group = *group_of[place].get_or_insert_with(|| {
+            // An even share, or all of it when there is only one to share.
+            let share = shards.min(entries.len());
+            let batch = RecordBatch::with_capacity(entries.len() / share, bytes / share);
+            groups.push(Group { shard: routes.shard(place), batch, put: Err(LogError::NotFound) });
+            groups.len() - 1
+        });
+        let batch = &mut groups[group].batch;
+        routed.push((group, batch.len() as u32));
+        batch.push(key.as_bytes(), &data);
+    }
+    Ok((groups, routed))
+}
+
+/// Appends each group to its shard, all at once.
+async fn append(kinesis: &Kinesis, groups: &mut [Group<'_>]) {
+    let append = |group: &mut Group<'_>| {
+        let batch = std::mem::take(&mut group.batch);
+        kinesis.log.append(group.shard.uid, batch)
+    };
+    if let [only] = groups {
+        only.put = append(only).await.map(|range| range.into_inner());
+        return;
+    }
+    let puts = join_all(groups.iter_mut().map(append)).await;
+    for (group, put) in groups.iter_mut().zip(puts) {
+        group.put = put.map(|range| range.into_inner());
+    }
+}
+
+fn answer(
+    stream: &Stream,
+    groups: &[Group<'_>],
+    routed: &[Routed],
+    bytes: usize,
+) -> Result<Bytes, Error> {
+    if groups.iter().all(|g| g.put == Err(LogError::NotFound)) {
+        // Deleted while this call was under way.
+        return Err(not_found(stream.name.as_str(), &stream.scope));
+    }
+    let refusals: Vec<Option<String>> = groups.iter().map(|g| refusal_of(g, stream)).collect();
+    let mut out = String::with_capacity(64 + routed.len() * ENTRY_ROOM_BYTES);
+    let failed = routed.iter().filter(|(group, _)| refusals[*group].is_some()).count();
+    let _ = write!(out, "{{\"FailedRecordCount\":{failed},\"Records\":[");
+    for (n, (group, nth)) in routed.iter().enumerate() {
+        if n > 0 {
+            out.push(',');
+        }
+        let Group { shard, put, .. } = &groups[*group];
+        match (put, &refusals[*group]) {
+            (Ok(range), _) => {
+                let number = shard.sequence_number(range.nth(*nth));
+                let id = shard.id;
+                let _ = write!(out, "{{\"SequenceNumber\":\"{number}\",\"ShardId\":\"{id}\"}}");
+            }
+            (Err(_), refusal) => out.push_str(refusal.as_deref().unwrap_or_default()),
+        }
+    }
+    out.push_str("]}");
+    metrics::counter!("kinesis_records_put_total").increment((routed.len() - failed) as u64);
+    metrics::counter!("kinesis_records_refused_total").increment(failed as u64);
+    if failed == 0 {
+        metrics::counter!("kinesis_bytes_put_total").increment(bytes as u64);
+    }
+    Ok(out.into())
+}
+
+/// The entry of every record of a group that the log did not take: one of the two codes that AWS
+/// gives to single records.
+fn refusal_of(group: &Group<'_>, stream: &Stream) -> Option<String> {
+    let error = group.put.as_ref().err()?.clone();
+    let refusal = put::refusal(error, stream, group.shard.id);
+    let (code, text) = match &refusal {
+        Error::ProvisionedThroughputExceeded(text) => (refusal.code(), text.as_str()),
+        other => {
+            tracing::error!(error = %other, "records were not put");
+            ("InternalFailure", "Internal service failure.")
+        }
+    };
+    let entry = serde_json::json!({ "ErrorCode": code, "ErrorMessage": text });
+    Some(entry.to_string())
+}

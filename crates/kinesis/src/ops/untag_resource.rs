@@ -1,0 +1,38 @@
+//! `UntagResource`: removes the tags of these keys from the stream of an ARN.
+
+use bytes::Bytes;
+use hydrant_wire::Principal;
+use hydrant_wire::shape::{List, Text, parse};
+use serde::Deserialize;
+
+use crate::Kinesis;
+use crate::error::Error;
+use crate::streams::{name_of, refuse};
+use crate::tags;
+use crate::validate::{Checks, STREAM_ARN};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Request<'a> {
+    #[serde(borrow, rename = "ResourceARN")]
+    resource_arn: Option<Text<'a>>,
+    #[serde(borrow)]
+    stream_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    tag_keys: Option<List<Option<Text<'a>>>>,
+}
+
+pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
+    let request: Request<'_> = parse(body)?;
+    let mut checks = Checks::new();
+    checks.required("tagKeys", request.tag_keys.as_ref());
+    tags::check_keys(&mut checks, request.tag_keys.as_ref());
+    checks.required("resourceARN", request.resource_arn.as_ref());
+    checks.text("resourceARN", request.resource_arn.as_ref(), &STREAM_ARN);
+    checks.finish()?;
+    refuse(&[("StreamId", request.stream_id.is_some())])?;
+    let name = name_of(who, "UntagResource", None, request.resource_arn.as_ref())?;
+    let keys = tags::keys(request.tag_keys.as_ref());
+    kinesis.retag(who, &name, |tags| tags.retain(|key, _| !keys.contains(&key.as_str()))).await?;
+    Ok(Bytes::new())
+}

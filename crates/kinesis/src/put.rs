@@ -1,0 +1,71 @@
+//! What `PutRecord` and `PutRecords` have in common: checked entries, and what the log says to them.
+
+use hydrant_core::catalog::Stream;
+use hydrant_core::hash::HashKey;
+use hydrant_core::limits::{PARTITION_KEY_CHARS_MAX, RECORD_BYTES_CEILING, RECORD_BYTES_MAX};
+use hydrant_core::log::LogError;
+use hydrant_wire::shape::{Blob, Text};
+
+use crate::error::Error;
+use crate::streams::not_found;
+use crate::validate::{Checks, HASH_KEY, PARTITION_KEY};
+
+/// Checks the members of one record; what `at` makes stands before their names. It is made only for
+/// what is wrong, because this is called for every record.
+pub(crate) fn check(
+    checks: &mut Checks,
+    at: impl Fn() -> String,
+    key: Option<&Text<'_>>,
+    explicit: Option<&Text<'_>>,
+    data: Option<&Blob<'_>>,
+) {
+    let at = |member: &str| at() + member;
+    // As many characters as bytes, at most: a key within the limit by bytes is within it.
+    let bytes = key.map_or(0, |key| key.len());
+    if !(1..=PARTITION_KEY_CHARS_MAX).contains(&bytes) {
+        let place = at("partitionKey");
+        checks.required(&place, key);
+        checks.text(&place, key, &PARTITION_KEY);
+    }
+    if explicit.is_some_and(|text| !HASH_KEY.accepts(text)) {
+        checks.text(&at("explicitHashKey"), explicit, &HASH_KEY);
+    }
+    match data {
+        None => checks.required(&at("data"), data),
+        Some(data) if data.decoded_len() > RECORD_BYTES_MAX => {
+            let max = match data.decoded_len() {
+                ..=RECORD_BYTES_CEILING => RECORD_BYTES_MAX,
+                _ => RECORD_BYTES_CEILING,
+            };
+            let constraint = format!("Member must have length less than or equal to {max}");
+            checks.violated(&at("data"), None, &constraint);
+        }
+        Some(_) => {}
+    }
+}
+
+/// The hash key that a record gives itself.
+pub(crate) fn hash_key(explicit: Option<&Text<'_>>) -> Result<Option<HashKey>, Error> {
+    let Some(text) = explicit else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| {
+        Error::InvalidArgument(format!(
+            "Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. Specified \
+             value was {}",
+            &**text
+        ))
+    })
+}
+
+/// What a client is told when the log does not take its records. Except for a stream that is gone,
+/// always something that it repeats after a pause: by then there is room, or the shard's children
+/// have taken over.
+pub(crate) fn refusal(error: LogError, stream: &Stream, shard: impl std::fmt::Display) -> Error {
+    let (name, account) = (&stream.name, &stream.scope.account);
+    match error {
+        LogError::Full => Error::ProvisionedThroughputExceeded(format!(
+            "Rate exceeded for shard {shard} in stream {name} under account {account}."
+        )),
+        LogError::NotFound => not_found(name.as_str(), &stream.scope),
+        other => Error::Internal(format!("put to {name} {shard}: {other}")),
+    }
+}

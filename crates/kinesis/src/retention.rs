@@ -1,0 +1,114 @@
+//! How long a stream keeps its records, as two operations change it.
+
+use hydrant_core::catalog::{Held, Stream, StreamState};
+use hydrant_core::control::ControlError;
+use hydrant_core::limits::{RETENTION_HOURS_MAX, RETENTION_HOURS_MIN};
+use hydrant_core::names::StreamName;
+use hydrant_wire::Principal;
+use hydrant_wire::shape::{Integer, Text, parse};
+use serde::Deserialize;
+
+use crate::Kinesis;
+use crate::error::Error;
+use crate::lifecycle::all;
+use crate::streams::{name_of, refuse};
+use crate::validate::Checks;
+
+/// Which way an operation may change it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// `IncreaseStreamRetentionPeriod`.
+    Up,
+    /// `DecreaseStreamRetentionPeriod`.
+    Down,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Request<'a> {
+    #[serde(borrow)]
+    stream_name: Option<Text<'a>>,
+    #[serde(borrow, rename = "StreamARN")]
+    stream_arn: Option<Text<'a>>,
+    #[serde(borrow)]
+    stream_id: Option<Text<'a>>,
+    retention_period_hours: Option<Integer>,
+}
+
+/// Runs either operation. The log is told first and the row last: after a crash in between, the row
+/// still says the old period, and the caller, who had no reply, asks again.
+pub(crate) async fn change(
+    kinesis: &Kinesis,
+    who: &Principal,
+    way: Way,
+    body: &[u8],
+) -> Result<(), Error> {
+    let request: Request<'_> = parse(body)?;
+    let mut checks = Checks::new();
+    checks.required("retentionPeriodHours", request.retention_period_hours.as_ref());
+    checks.stream(request.stream_name.as_ref(), request.stream_arn.as_ref());
+    checks.finish()?;
+    refuse(&[("StreamId", request.stream_id.is_some())])?;
+    let operation = match way {
+        Way::Up => "IncreaseStreamRetentionPeriod",
+        Way::Down => "DecreaseStreamRetentionPeriod",
+    };
+    let name = name_of(who, operation, request.stream_name.as_ref(), request.stream_arn.as_ref())?;
+    let hours = request.retention_period_hours.map_or(0, |n| n.0);
+    loop {
+        let held = kinesis.active(who, &name)?;
+        let next = changed(kinesis, &held, way, hours, &name)?;
+        if next.retention_hours == held.stream.retention_hours {
+            return Ok(());
+        }
+        let shards = held.stream.shards.iter();
+        let calls = shards.map(|s| kinesis.log.set_retention(s.uid, next.retention()));
+        all(calls.collect()).await?;
+        match kinesis.catalog.put(next, Some(held.version)).await {
+            Ok(_) => return Ok(()),
+            Err(ControlError::Conflict { .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+fn changed(
+    kinesis: &Kinesis,
+    held: &Held,
+    way: Way,
+    hours: i64,
+    name: &StreamName,
+) -> Result<Stream, Error> {
+    let (min, max) = (RETENTION_HOURS_MIN, RETENTION_HOURS_MAX);
+    let existing = held.stream.retention_hours;
+    if hours < i64::from(min) {
+        return Err(Error::InvalidArgument(format!(
+            "Minimum allowed retention period is {min} hours. Requested retention period ({hours} \
+             hours) is too short."
+        )));
+    }
+    if hours > i64::from(max) {
+        return Err(Error::InvalidArgument(format!(
+            "Maximum allowed retention period is {max} hours. Requested retention period ({hours} \
+             hours) is too long."
+        )));
+    }
+    let wrong = match way {
+        Way::Up if hours < i64::from(existing) => Some(("shorter", "Decrease")),
+        Way::Down if hours > i64::from(existing) => Some(("longer", "Increase")),
+        _ => None,
+    };
+    if let Some((comparison, other)) = wrong {
+        return Err(Error::InvalidArgument(format!(
+            "Requested retention period ({hours} hours) for stream {name} can not be {comparison} \
+             than existing retention period ({existing} hours). Use {other}RetentionPeriod API."
+        )));
+    }
+    let until = kinesis.clock.now().plus(kinesis.options.update_delay);
+    Ok(Stream {
+        // Between the two limits.
+        retention_hours: hours as u32,
+        state: StreamState::Updating(until),
+        ..Stream::clone(&held.stream)
+    })
+}

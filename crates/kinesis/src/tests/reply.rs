@@ -1,0 +1,206 @@
+//! What replies and refusals look like, to the letter.
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[tokio::test]
+async fn descriptions_are_as_aws_gives_them() {
+    let world = World::new().await;
+    world.create("tweets", 2).await;
+    let name = json!({ "StreamName": "tweets" });
+    insta::assert_json_snapshot!(world.ok("DescribeStream", name.clone()).await);
+    insta::assert_json_snapshot!(world.ok("DescribeStreamSummary", name.clone()).await);
+    insta::assert_json_snapshot!(world.ok("ListStreams", json!({})).await);
+    insta::assert_json_snapshot!(world.ok("ListShards", name).await);
+}
+
+#[tokio::test]
+async fn puts_and_gets_are_as_aws_gives_them() {
+    let world = World::new().await;
+    world.create("tweets", 2).await;
+    let records = json!([
+        { "Data": "YQ==", "PartitionKey": "a" },
+        { "Data": "Yg==", "PartitionKey": "b", "ExplicitHashKey": "0" },
+        { "Data": "", "PartitionKey": "quote \" and \u{fc}", "ExplicitHashKey": "0" },
+    ]);
+    let body = json!({ "StreamName": "tweets", "Records": records });
+    insta::assert_json_snapshot!(world.ok("PutRecords", body).await);
+    world.clock.advance(Duration::from_millis(1_234));
+    let body = json!({ "StreamName": "tweets", "PartitionKey": "b", "Data": "Yw==" });
+    insta::assert_json_snapshot!(world.ok("PutRecord", body).await);
+    let iterator = world.horizon("tweets", "shardId-000000000000").await;
+    let body = json!({ "ShardIterator": iterator, "Limit": 2 });
+    insta::assert_json_snapshot!(world.ok("GetRecords", body).await);
+}
+
+#[tokio::test]
+async fn constraints_are_refused_in_the_words_of_aws() {
+    let world = World::new().await;
+    let long = "a".repeat(129);
+    let validation = |text: &str| error("ValidationException", text);
+    assert_eq!(
+        world.no("DescribeStream", json!({ "StreamName": long })).await,
+        validation(&format!(
+            "1 validation error detected: Value '{long}' at 'streamName' failed to satisfy \
+             constraint: Member must have length less than or equal to 128"
+        ))
+    );
+    assert_eq!(
+        world.no("DescribeStream", json!({})).await,
+        validation(
+            "1 validation error detected: Value null at 'streamName' failed to satisfy constraint: \
+             Member must not be null"
+        )
+    );
+    let body = json!({ "StreamName": "", "ShardIteratorType": "", "ShardId": "",
+                       "StartingSequenceNumber": "" });
+    assert_eq!(
+        world.no("GetShardIterator", body).await,
+        validation(
+            "6 validation errors detected: Value '' at 'shardId' failed to satisfy constraint: \
+             Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+; Value '' at 'shardId' \
+             failed to satisfy constraint: Member must have length greater than or equal to 1; Value \
+             '' at 'shardIteratorType' failed to satisfy constraint: Member must satisfy enum value \
+             set: [AFTER_SEQUENCE_NUMBER, LATEST, AT_TIMESTAMP, AT_SEQUENCE_NUMBER, TRIM_HORIZON]; \
+             Value '' at 'startingSequenceNumber' failed to satisfy constraint: Member must satisfy \
+             regular expression pattern: 0|([1-9]\\d{0,128}); Value '' at 'streamName' failed to \
+             satisfy constraint: Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+; \
+             Value '' at 'streamName' failed to satisfy constraint: Member must have length greater \
+             than or equal to 1"
+        )
+    );
+    assert_eq!(
+        world.no("CreateStream", json!({ "StreamName": "s", "ShardCount": 0 })).await,
+        validation(
+            "1 validation error detected: Value '0' at 'shardCount' failed to satisfy constraint: \
+             Member must have value greater than or equal to 1"
+        )
+    );
+    assert_eq!(
+        world.no("CreateStream", json!({ "StreamName": "s" })).await,
+        validation(
+            "1 validation error detected: Value null at 'shardCount' failed to satisfy constraint: \
+             Member must not be null"
+        )
+    );
+    assert_eq!(
+        world.no("GetRecords", json!({ "ShardIterator": "x", "Limit": 10_001 })).await,
+        validation(
+            "1 validation error detected: Value '10001' at 'limit' failed to satisfy constraint: \
+             Member must have value less than or equal to 10000"
+        )
+    );
+}
+
+#[tokio::test]
+async fn what_hydrant_has_not_is_refused_by_name() {
+    let world = World::new().await;
+    assert_eq!(
+        world.no("SplitShard", json!({})).await,
+        error("UnsupportedOperationException", "hydrant does not support SplitShard.")
+    );
+    assert_eq!(world.no("MakeCoffee", json!({})).await.0, "UnknownOperationException");
+    for member in ["WarmThroughputMiBps", "MaxRecordSizeInKiB", "RecordDistributionStrategy"] {
+        let value = if member.starts_with('R') { json!("AUTO") } else { json!(2048) };
+        let body = json!({ "StreamName": "s", "ShardCount": 1, member: value });
+        let (code, text) = world.no("CreateStream", body).await;
+        assert_eq!(code, "UnsupportedOperationException");
+        assert!(text.contains(member), "{text}");
+    }
+    let body = json!({ "StreamName": "s", "PartitionKey": "a", "Data": "", "DryRun": true });
+    assert_eq!(world.no("PutRecord", body).await.0, "UnsupportedOperationException");
+}
+
+#[tokio::test]
+async fn requests_of_another_shape_are_refused() {
+    let world = World::new().await;
+    let serialization = |text: &str| Err(error("SerializationException", text));
+    for (body, text) in [
+        ("{", ""),
+        ("", ""),
+        ("{\"StreamName\":", ""),
+        ("{\"StreamName\":1}", "class java.math.BigDecimal can not be converted to an String"),
+        ("{\"Records\":\"\"}", "Expected list or null"),
+        ("{\"Records\":[1]}", "Expected null"),
+        (
+            "{\"Records\":[{\"Data\":1}]}",
+            "class java.math.BigDecimal can not be converted to a Blob",
+        ),
+    ] {
+        assert_eq!(world.raw("PutRecords", body).await, serialization(text), "{body}");
+    }
+}
+
+fn operation() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "CreateStream",
+        "DeleteStream",
+        "DescribeStream",
+        "DescribeStreamSummary",
+        "ListStreams",
+        "ListShards",
+        "PutRecord",
+        "PutRecords",
+        "GetShardIterator",
+        "GetRecords",
+        "AddTagsToStream",
+        "ListTagsForStream",
+        "IncreaseStreamRetentionPeriod",
+    ])
+}
+
+fn member() -> impl Strategy<Value = (String, Value)> {
+    let names = prop::sample::select(vec![
+        "StreamName",
+        "StreamARN",
+        "ShardId",
+        "ShardCount",
+        "ShardIteratorType",
+        "ShardIterator",
+        "StartingSequenceNumber",
+        "Timestamp",
+        "Limit",
+        "MaxResults",
+        "NextToken",
+        "ShardFilter",
+        "Records",
+        "Data",
+        "PartitionKey",
+        "ExplicitHashKey",
+        "Tags",
+        "RetentionPeriodHours",
+    ]);
+    let value = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        prop::sample::select(vec!["s", "0", "shardId-1", "AT_TIMESTAMP", "YQ==", "AAAA", "5"])
+            .prop_map(Value::from),
+        "\\PC{0,40}".prop_map(Value::from),
+        Just(json!([{ "Data": "YQ==", "PartitionKey": "k" }, null])),
+        Just(json!({ "Type": "AT_TIMESTAMP", "Timestamp": -1e300 })),
+    ];
+    (names.prop_map(str::to_owned), value)
+}
+
+proptest! {
+    #[test]
+    fn any_request_gets_a_reply_or_an_exception_of_the_caller(
+        calls in prop::collection::vec((operation(), prop::collection::vec(member(), 0..6)), 1..20),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let world = World::new().await;
+            world.create("s", 2).await;
+            for (operation, members) in calls {
+                let body = Value::Object(members.into_iter().collect());
+                if let Err((code, text)) = world.call(operation, body).await {
+                    assert_ne!(code, "InternalFailure", "{text}");
+                }
+                world.kinesis.settle().await;
+            }
+        });
+    }
+}

@@ -1,0 +1,185 @@
+//! The model's constraints, refused in AWS's words, up to ten at once.
+
+use hydrant_core::limits::STREAM_NAME_BYTES_MAX;
+use hydrant_wire::shape::{Integer, Text};
+
+use crate::error::Error;
+
+/// Most violations one error tells of (AWS).
+const VIOLATIONS_MAX: usize = 10;
+/// Longest part of a value that an error repeats.
+const VALUE_BYTES_MAX: usize = 4_096;
+
+/// A regular expression as AWS prints it, and whether a text matches it.
+type Pattern = (&'static str, fn(&str) -> bool);
+
+/// What a string member may look like.
+pub(crate) struct Rule {
+    pattern: Option<Pattern>,
+    min: usize,
+    max: usize,
+}
+
+impl Rule {
+    /// Whether the text has the rule's pattern.
+    pub(crate) fn accepts(&self, text: &str) -> bool {
+        self.pattern.is_none_or(|(_, matches)| matches(text))
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+}
+
+fn is_number(text: &str, digits_max: usize) -> bool {
+    let digits = (1..=digits_max).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    digits && (text == "0" || !text.starts_with('0'))
+}
+
+fn is_stream_arn(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("arn:aws") else { return false };
+    let Some((_, rest)) = rest.split_once(":kinesis:") else { return false };
+    let Some((before, name)) = rest.split_once(":stream/") else { return false };
+    let account = before.rsplit(':').next().unwrap_or("");
+    let twelve = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
+    twelve && before.contains(':') && !name.is_empty() && !name.contains(char::is_whitespace)
+}
+
+/// `StreamName`.
+pub(crate) const STREAM_NAME: Rule =
+    Rule { pattern: Some(("[a-zA-Z0-9_.-]+", is_name)), min: 1, max: STREAM_NAME_BYTES_MAX };
+/// `StreamARN`.
+pub(crate) const STREAM_ARN: Rule = Rule {
+    pattern: Some(("arn:aws.*:kinesis:.*:\\d{12}:stream/\\S+", is_stream_arn)),
+    min: 1,
+    max: 2_048,
+};
+/// `ShardId`.
+pub(crate) const SHARD_ID: Rule =
+    Rule { pattern: Some(("[a-zA-Z0-9_.-]+", is_name)), min: 1, max: 128 };
+/// `SequenceNumber`; its pattern bounds its length.
+pub(crate) const SEQUENCE_NUMBER: Rule =
+    Rule { pattern: Some(("0|([1-9]\\d{0,128})", |t| is_number(t, 129))), min: 0, max: usize::MAX };
+/// `HashKey`; its pattern bounds its length.
+pub(crate) const HASH_KEY: Rule =
+    Rule { pattern: Some(("0|([1-9]\\d{0,38})", |t| is_number(t, 39))), min: 0, max: usize::MAX };
+/// `PartitionKey`, in characters.
+pub(crate) const PARTITION_KEY: Rule =
+    Rule { pattern: None, min: 1, max: hydrant_core::limits::PARTITION_KEY_CHARS_MAX };
+/// `ShardIterator`.
+pub(crate) const SHARD_ITERATOR: Rule = Rule { pattern: None, min: 1, max: 512 };
+/// `NextToken`.
+pub(crate) const NEXT_TOKEN: Rule = Rule { pattern: None, min: 1, max: 1_048_576 };
+/// `TagKey`.
+pub(crate) const TAG_KEY: Rule = Rule { pattern: None, min: 1, max: 128 };
+/// `TagValue`.
+pub(crate) const TAG_VALUE: Rule = Rule { pattern: None, min: 0, max: 256 };
+
+/// The violations found so far.
+#[derive(Default)]
+pub(crate) struct Checks {
+    violations: Vec<String>,
+}
+
+impl Checks {
+    /// Nothing found yet.
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Notes that the value at a place breaks a constraint. `shown` is how AWS prints the value; with
+    /// `None` it prints none.
+    pub(crate) fn violated(&mut self, at: &str, shown: Option<&str>, constraint: &str) {
+        if self.violations.len() < VIOLATIONS_MAX {
+            let shown = shown.map_or(String::new(), |value| format!(" '{}'", cut(value)));
+            self.violations
+                .push(format!("Value{shown} at '{at}' failed to satisfy constraint: {constraint}"));
+        }
+    }
+
+    /// The member has to be there.
+    pub(crate) fn required<T>(&mut self, at: &str, value: Option<&T>) {
+        if value.is_none() && self.violations.len() < VIOLATIONS_MAX {
+            self.violations.push(format!(
+                "Value null at '{at}' failed to satisfy constraint: Member must not be null"
+            ));
+        }
+    }
+
+    /// The string, if there, has to follow the rule.
+    pub(crate) fn text(&mut self, at: &str, value: Option<&Text<'_>>, rule: &Rule) {
+        let Some(text) = value else { return };
+        if let Some((pattern, matches)) = rule.pattern
+            && !matches(text)
+        {
+            let constraint = format!("Member must satisfy regular expression pattern: {pattern}");
+            self.violated(at, Some(text), &constraint);
+        }
+        self.length(at, text, text, rule);
+    }
+
+    fn length(&mut self, at: &str, text: &str, shown: &str, rule: &Rule) {
+        // A string has at most as many characters as bytes; most need no counting.
+        let chars = if text.len() <= rule.max { text.len() } else { text.chars().count() };
+        if chars < rule.min {
+            let min = rule.min;
+            let constraint = format!("Member must have length greater than or equal to {min}");
+            self.violated(at, Some(shown), &constraint);
+        }
+        if chars > rule.max {
+            let max = rule.max;
+            let constraint = format!("Member must have length less than or equal to {max}");
+            self.violated(at, Some(shown), &constraint);
+        }
+    }
+
+    /// The number, if there, has to be in the range.
+    pub(crate) fn number(&mut self, at: &str, value: Option<Integer>, min: i64, max: i64) {
+        let Some(Integer(n)) = value else { return };
+        if n < min {
+            let constraint = format!("Member must have value greater than or equal to {min}");
+            self.violated(at, Some(&n.to_string()), &constraint);
+        }
+        if n > max {
+            let constraint = format!("Member must have value less than or equal to {max}");
+            self.violated(at, Some(&n.to_string()), &constraint);
+        }
+    }
+
+    /// The string, if there, has to be one of `words`.
+    pub(crate) fn one_of(&mut self, at: &str, value: Option<&Text<'_>>, words: &[&str]) {
+        let Some(text) = value else { return };
+        if !words.contains(&&**text) {
+            let set = words.join(", ");
+            self.violated(at, Some(text), &format!("Member must satisfy enum value set: [{set}]"));
+        }
+    }
+
+    /// Both ways of naming a stream; one of them has to be there.
+    pub(crate) fn stream(&mut self, name: Option<&Text<'_>>, arn: Option<&Text<'_>>) {
+        if arn.is_none() {
+            self.required("streamName", name);
+        }
+        self.text("streamName", name, &STREAM_NAME);
+        self.text("streamARN", arn, &STREAM_ARN);
+    }
+
+    /// All of them as one exception, if there is any.
+    pub(crate) fn finish(self) -> Result<(), Error> {
+        let n = self.violations.len();
+        if n == 0 {
+            return Ok(());
+        }
+        let plural = if n == 1 { "" } else { "s" };
+        let all = self.violations.join("; ");
+        Err(Error::Validation(format!("{n} validation error{plural} detected: {all}")))
+    }
+}
+
+fn cut(value: &str) -> &str {
+    let mut end = value.len().min(VALUE_BYTES_MAX);
+    while !value.is_char_boundary(end) {
+        end -= 1;
+    }
+    &value[..end]
+}
