@@ -121,7 +121,8 @@ def test_twenty_kills(tmp_path, capsys):
     with capsys.disabled():
         print(f"\nHYDRANT_SEED={seed}")
     dice = random.Random(seed)
-    server = hydrant.Server(tmp_path / "data")
+    # Each start begins a new segment of the log.
+    server = hydrant.Server(tmp_path / "data", "--segment-mib", "16")
     try:
         torture(server, dice, capsys)
     finally:

@@ -6,6 +6,7 @@ import re
 import subprocess
 
 import pytest
+from botocore.exceptions import ClientError
 
 import hydrant
 from hydrant import (BINARY, environment, eventually, keys, make_delivery, make_stream,
@@ -175,38 +176,71 @@ def test_a_stop_finishes_what_it_has_taken(start):
     assert len(eventually(found)) == 1
 
 
-def test_a_corrupt_segment(start, tmp_path):
-    """Bytes that were acknowledged and are now others: the server says where, and does not start."""
-    server = start()
-    kinesis = server.client("kinesis")
-    make_stream(kinesis, "s")
-    mark = b"hydrant-corruption-mark"
-    kinesis.put_record(StreamName="s", Data=mark, PartitionKey="k")
-    for n in range(20):
-        kinesis.put_record(StreamName="s", Data=b"later %d" % n, PartitionKey="k")
-    assert server.stop() == 0
+MARK = b"hydrant-corruption-mark"
 
-    def holding():
-        for path in server.data.rglob("*"):
-            if path.is_file():
-                with open(path, "rb") as file:
-                    at = file.read(8 << 20).find(mark)
-                if at >= 0:
-                    yield path, at
 
-    (path, at), = holding()
+def holding(server, text):
+    """The file of the data directory that holds a text, and where; its segments are larger than
+    what a test writes, so only their beginning is read."""
+    (found,) = [
+        (path, at) for path in server.data.rglob("*") if path.is_file()
+        for at in [path.open("rb").read(8 << 20).find(text)] if at >= 0
+    ]
+    return found
+
+
+def overwrite(path, at, text):
     with open(path, "r+b") as file:
         file.seek(at)
-        file.write(bytes([mark[0] ^ 1]))
+        file.write(text)
+
+
+def fill(server):
+    """Puts a record with the mark and twenty behind it."""
+    kinesis = server.client("kinesis")
+    make_stream(kinesis, "s")
+    kinesis.put_record(StreamName="s", Data=MARK, PartitionKey="k")
+    for n in range(20):
+        kinesis.put_record(StreamName="s", Data=b"later %d" % n, PartitionKey="k")
+
+
+def test_a_corrupt_segment(start):
+    """Bytes that were acknowledged and are now others, with good ones behind them: the server says
+    where, and does not start."""
+    server = start("--segment-mib", "16")
+    fill(server)
+    server.kill()
+    path, at = holding(server, MARK)
+    overwrite(path, at, bytes([MARK[0] ^ 1]))
     said = refuses(*serve(server.data))
     assert path.name in said, said
     # Whole again, it starts and has everything.
-    with open(path, "r+b") as file:
-        file.seek(at)
-        file.write(mark)
+    overwrite(path, at, MARK)
     again = start(data=server.data)
     records, = read_stream(again.client("kinesis"), "s").values()
-    assert len(records) == 21 and records[0]["Data"] == mark
+    assert len(records) == 21 and records[0]["Data"] == MARK
+
+
+def test_a_corrupt_segment_that_was_ended(start):
+    """An older segment is not read at the start. Whoever reads the place gets an error, never other
+    bytes, and the log says where; the rest is as it was."""
+    server = start("--segment-mib", "16")
+    fill(server)
+    assert server.stop() == 0
+    path, at = holding(server, MARK)
+    overwrite(path, at, bytes([MARK[0] ^ 1]))
+    again = start("--segment-mib", "16", data=server.data)
+    kinesis = again.client("kinesis")
+    with pytest.raises(ClientError) as error:
+        read_stream(kinesis, "s")
+    assert error.value.response["Error"]["Code"] == "InternalFailure"
+    assert path.name in again.said()
+    iterator = kinesis.get_shard_iterator(
+        StreamName="s", ShardId="shardId-000000000000", ShardIteratorType="LATEST"
+    )["ShardIterator"]
+    kinesis.put_record(StreamName="s", Data=b"new", PartitionKey="k")
+    record, = kinesis.get_records(ShardIterator=iterator)["Records"]
+    assert record["Data"] == b"new"
 
 
 def test_a_torn_tail_is_cut(start):
@@ -218,12 +252,8 @@ def test_a_torn_tail_is_cut(start):
         kinesis.put_record(StreamName="s", Data=b"kept %d" % n, PartitionKey="k")
     kinesis.put_record(StreamName="s", Data=b"x" * 3000 + b"the last of all", PartitionKey="k")
     server.kill()
-    path, at = next(
-        (path, at) for path in server.data.rglob("*") if path.is_file()
-        for at in [path.read_bytes().find(b"the last of all")] if at >= 0)
-    with open(path, "r+b") as file:
-        file.seek(at)
-        file.write(bytes(64))
+    path, at = holding(server, b"the last of all")
+    overwrite(path, at, bytes(64))
     again = start(data=server.data)
     records, = read_stream(again.client("kinesis"), "s").values()
     assert [r["Data"] for r in records] == [b"kept %d" % n for n in range(5)]
