@@ -34,7 +34,7 @@ use self::segment::{DATA_START, RESERVED_BYTES};
 use self::shards::{PREFIX, Row, Stripes, control_error, uid_of};
 use self::shared::Shared;
 use self::upkeep::{Kept, Task, Upkeep};
-use self::writer::{Append, Command, Queue, Writer};
+use self::writer::{Append, Command, NewSegmentError, Queue, Writer};
 use crate::dir::{DataDir, make_dir};
 use crate::disk::{Disk, LogDir, RealDisk};
 use crate::error::{Fatal, OpenError, abort};
@@ -43,6 +43,8 @@ use crate::error::{Fatal, OpenError, abort};
 const RECLAIM_EVERY: Duration = Duration::from_secs(60);
 /// Most reads of the disk at a time.
 const DISK_READS_MAX: usize = 32;
+/// What an append in flight costs beside its bytes, so that many small ones are bounded too.
+const APPEND_OVERHEAD_BYTES: usize = 256;
 /// A log whose latest record is this far ahead of the clock is worth a warning.
 const AHEAD_MAX: Duration = Duration::from_secs(60);
 
@@ -118,8 +120,10 @@ impl Log {
         let (tasks, todo) = std::sync::mpsc::channel();
         let random = Random::from_entropy(random.bytes());
         let upkeep = Upkeep::new(tasks.clone());
-        let writer =
-            Writer::start(shared.clone(), upkeep, random, next, last_ms).map_err(failed)?;
+        let writer = Writer::start(shared.clone(), upkeep, random, next, last_ms);
+        let writer = writer.map_err(|e| match e {
+            NewSegmentError::Io(e) | NewSegmentError::Sync(e) => failed(e),
+        })?;
         let queue = Arc::new(Queue::default());
         let threads = vec![
             spawn("log-writer", {
@@ -268,7 +272,8 @@ impl LogEngine for Log {
         self.check_size(&batch)?;
         self.shared.check()?;
         self.touch(shard).await?;
-        let bytes = u32::try_from(batch.encoded_bytes()).unwrap_or(u32::MAX);
+        let bytes = batch.encoded_bytes() + APPEND_OVERHEAD_BYTES;
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let permit = self.in_flight.clone().acquire_many_owned(bytes).await;
         let permit = permit.map_err(|_| closed())?;
         let (offsets, records) = batch.into_parts();

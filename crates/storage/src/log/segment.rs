@@ -1,7 +1,6 @@
 //! A segment's file: its name, its 4 KiB header, and what a scan of it finds.
 
 use std::io;
-use std::ops::ControlFlow;
 
 use super::directory::{Directory, Entry};
 use super::frame::{ALIGN, HEADER_BYTES, Header, Kind, u32_at, u64_at};
@@ -15,6 +14,8 @@ pub(super) const RESERVED_BYTES: u64 = 2 * HEADER_BYTES as u64;
 pub(super) const FORMAT: u32 = 1;
 const MAGIC: &[u8; 8] = b"hydr-log";
 const SCAN_BYTES: usize = 4 << 20;
+/// Bytes searched at a time for a frame behind a bad one.
+const BLOCK_BYTES: usize = 4 << 10;
 
 /// `N.seg`.
 pub(super) fn segment_name(no: u64) -> String {
@@ -193,23 +194,33 @@ impl<'a> Window<'a> {
         Ok(body.is_some_and(|body| crc32c::crc32c(body) == header.body_crc))
     }
 
-    /// The first place at or behind `at` with a header of this segment that `is` wanted.
+    /// The first place at or behind `at` with a header of this segment that `is` wanted. Quick over
+    /// zeros, of which most of a young segment is made.
     fn find_header(
         &mut self,
         mut at: u64,
         seed: u32,
         is: impl Fn(&Header) -> bool,
     ) -> io::Result<Option<u64>> {
-        while let ControlFlow::Continue(()) = match self.get(at, HEADER_BYTES)? {
-            Some(bytes) if Header::decode(bytes, seed).is_some_and(|h| is(&h)) => {
-                ControlFlow::Break(())
+        const ZEROS: [u8; BLOCK_BYTES + HEADER_BYTES] = [0; BLOCK_BYTES + HEADER_BYTES];
+        loop {
+            let left = self.len.saturating_sub(at) as usize;
+            let want = left.min(ZEROS.len());
+            let Some(block) = self.get(at, want)? else { return Ok(None) };
+            if block == &ZEROS[..want] {
+                at += BLOCK_BYTES as u64;
+            } else {
+                let headers = block.windows(HEADER_BYTES).step_by(ALIGN as usize);
+                let hit = |bytes: &[u8]| Header::decode(bytes, seed).is_some_and(|h| is(&h));
+                if let Some(n) = headers.take(BLOCK_BYTES / ALIGN as usize).position(hit) {
+                    return Ok(Some(at + n as u64 * ALIGN));
+                }
+                at += BLOCK_BYTES as u64;
             }
-            Some(_) => ControlFlow::Continue(()),
-            None => return Ok(None),
-        } {
-            at += ALIGN;
+            if left <= BLOCK_BYTES {
+                return Ok(None);
+            }
         }
-        Ok(Some(at))
     }
 }
 

@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hydrant_core::Random;
 use hydrant_core::log::{Durable, LogError, ShardUid, Synced};
 use hydrant_core::record::Frame;
 use hydrant_core::sequence::{IndexRange, RecordIndex};
+use hydrant_core::{Random, Timestamp};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -141,11 +141,12 @@ impl Writer {
         random: Random,
         no: u64,
         last_ms: u64,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, NewSegmentError> {
+        // The floor is for records; without a segment there would not even be reads.
+        prepare_spare(&shared, 0)?;
         let (segment, file) = new_segment(&shared, &random, no, last_ms)?;
-        shared.dir.sync()?;
         shared.segments.write().push(segment.clone());
-        let capacity = file.size()?;
+        let capacity = shared.options.segment_bytes;
         Ok(Self {
             shared,
             upkeep,
@@ -254,7 +255,7 @@ impl Writer {
             self.group += 1;
         }
         let end = ends.get(&append.shard).copied().unwrap_or(published);
-        let now = self.shared.clock.now().max(hydrant_core::Timestamp::from_millis(self.last_ms));
+        let now = self.shared.clock.now().max(Timestamp::from_millis(self.last_ms));
         let first = end.first_for(now, append.count());
         let arrival_ms = first.time().as_millis();
         self.last_ms = arrival_ms;
@@ -342,7 +343,7 @@ impl Writer {
         {
             let mut cache = self.shared.cache.lock();
             for Numbered { append, header, .. } in &group {
-                let arrival = hydrant_core::Timestamp::from_millis(header.arrival_ms);
+                let arrival = Timestamp::from_millis(header.arrival_ms);
                 let (offsets, records) = (append.offsets.clone(), append.records.clone());
                 // The batch made these buffers, so they are a frame.
                 if let Ok(frame) = Frame::new(header.first, arrival, offsets, records) {
@@ -399,9 +400,10 @@ impl Writer {
     /// as it is, to be tried again with the next append.
     fn roll(&mut self) -> Result<(), LogError> {
         self.shared.check()?;
+        // Room first: a segment that is ended and has no successor takes nothing.
+        let floor = self.shared.options.free_bytes_min;
+        prepare_spare(&self.shared, floor).map_err(|e| self.roll_error(&e))?;
         if !self.ended {
-            // Room first: a segment that is ended and has no successor takes nothing.
-            prepare_spare(&self.shared).map_err(|e| self.roll_error(&e))?;
             self.group += 1;
             self.write_mark(&Header::mark(Kind::End, self.group, self.at))?;
             self.ended = true;
@@ -412,11 +414,7 @@ impl Writer {
         let no = self.segment.header.no + 1;
         let (segment, file) = new_segment(&self.shared, &self.random, no, self.last_ms)
             .map_err(|e| self.roll_error(&e))?;
-        if let Err(e) = self.shared.dir.sync() {
-            self.shared.fail(&format!("syncing the log's directory: {e}"));
-            return Err(LogError::Unavailable(format!("syncing the log's directory: {e}")));
-        }
-        self.capacity = file.size().map_err(|e| self.roll_error(&e))?;
+        self.capacity = self.shared.options.segment_bytes;
         self.shared.segments.write().push(segment.clone());
         (self.segment, self.file) = (segment, file);
         (self.at, self.group, self.uncovered, self.ended) = (DATA_START, 0, false, false);
@@ -424,13 +422,14 @@ impl Writer {
         Ok(())
     }
 
-    fn roll_error(&self, error: &io::Error) -> LogError {
+    fn roll_error(&self, error: &NewSegmentError) -> LogError {
         tracing::warn!(%error, "no new segment for the log");
-        if is_full(error) {
-            LogError::Full
-        } else {
-            LogError::Unavailable(format!("a new segment for the log: {error}"))
+        match error {
+            NewSegmentError::Io(e) if is_full(e) => return LogError::Full,
+            NewSegmentError::Io(_) => {}
+            NewSegmentError::Sync(_) => self.shared.fail(&error.to_string()),
         }
+        LogError::Unavailable(format!("a new segment for the log: {error}"))
     }
 }
 
@@ -439,45 +438,62 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Makes sure that there is a spare file, if need be by making one, while the disk keeps the free
-/// space it is told to.
-pub(super) fn prepare_spare(shared: &Shared) -> io::Result<()> {
+/// Why there is no new segment.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NewSegmentError {
+    /// Nothing is lost; it may work later.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// What is on the disk is unknown.
+    #[error("syncing a new segment of the log: {0}")]
+    Sync(io::Error),
+}
+
+/// Makes sure that there is a spare file, if need be by making one, while the disk keeps
+/// `free_bytes_min` of free space.
+fn prepare_spare(shared: &Shared, free_bytes_min: u64) -> Result<(), NewSegmentError> {
     if !shared.spares.lock().is_empty() {
         return Ok(());
     }
     let bytes = shared.options.segment_bytes;
-    if shared.dir.free_bytes()? < bytes.saturating_add(shared.options.free_bytes_min) {
-        return Err(io::ErrorKind::StorageFull.into());
+    if shared.dir.free_bytes()? < bytes.saturating_add(free_bytes_min) {
+        return Err(io::Error::from(io::ErrorKind::StorageFull).into());
     }
     let name = "spare-new.seg".to_owned();
     let path = shared.dir.file(&name);
     let file = shared.dir.disk.create(&path)?;
     if let Err(e) = file.allocate(bytes) {
         let _ = shared.dir.disk.remove(&path);
-        return Err(e);
+        return Err(e.into());
     }
-    file.sync()?;
+    file.sync().map_err(NewSegmentError::Sync)?;
     shared.spares.lock().push(name);
     Ok(())
 }
 
-/// Makes a spare into the segment `no`. Its name is not durable before the directory is synced.
+/// Makes a spare into the segment `no`, durable on return. A spare that fails is given up.
 fn new_segment(
     shared: &Shared,
     random: &Random,
     no: u64,
     floor_ms: u64,
-) -> io::Result<(Arc<Segment>, Arc<dyn DiskFile>)> {
-    prepare_spare(shared)?;
-    let Some(spare) = shared.spares.lock().last().cloned() else {
-        return Err(io::ErrorKind::StorageFull.into());
+) -> Result<(Arc<Segment>, Arc<dyn DiskFile>), NewSegmentError> {
+    let Some(spare) = shared.spares.lock().pop() else {
+        return Err(io::Error::from(io::ErrorKind::StorageFull).into());
     };
-    let file = shared.dir.disk.open(&shared.dir.file(&spare))?;
     let created_ms = shared.clock.now().as_millis();
     let header = SegmentHeader { no, salt: random.bytes(), created_ms, floor_ms };
-    file.write_at(&[IoSlice::new(&header.encode())], 0)?;
-    file.sync()?;
-    shared.dir.rename(&spare, &segment_name(no))?;
-    shared.spares.lock().retain(|name| *name != spare);
-    Ok((Arc::new(Segment::empty(header)), file))
+    let make = || -> Result<_, NewSegmentError> {
+        let file = shared.dir.disk.open(&shared.dir.file(&spare))?;
+        file.write_at(&[IoSlice::new(&header.encode())], 0)?;
+        file.sync().map_err(NewSegmentError::Sync)?;
+        shared.dir.rename(&spare, &segment_name(no))?;
+        shared.dir.sync().map_err(NewSegmentError::Sync)?;
+        Ok(file)
+    };
+    let made = make();
+    if made.is_err() {
+        let _ = shared.dir.disk.remove(&shared.dir.file(&spare));
+    }
+    Ok((Arc::new(Segment::empty(header)), made?))
 }

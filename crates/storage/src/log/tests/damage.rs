@@ -55,6 +55,46 @@ async fn a_torn_tail_is_cut_wherever_it_tears() {
     }
 }
 
+/// A disk may keep any part of a group that was not synced.
+#[tokio::test]
+async fn a_group_torn_in_its_middle_never_comes_back() {
+    let bench = Bench::new();
+    let (segment, start, end) = crashed(&bench).await;
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let seed = SegmentHeader::decode(&bytes).unwrap().seed();
+    let frame = bytes[start as usize..end as usize].to_vec();
+    let last = frame::Header::decode(&frame, seed).unwrap();
+    // Five more frames of the next group, the first and third of which never reached the disk.
+    for n in [1, 3, 4] {
+        let first = last.first.plus(1 + n);
+        let header = frame::Header { first, group: last.group + 1, durable_upto: end, ..last };
+        let at = end as usize + n as usize * frame.len();
+        bytes[at..at + HEADER_BYTES].copy_from_slice(&header.encode(seed));
+        bytes[at + HEADER_BYTES..at + frame.len()].copy_from_slice(&frame[HEADER_BYTES..]);
+    }
+    std::fs::write(&segment, &bytes).unwrap();
+    let mut want = vec!["first", "second"];
+    for later in ["third", "fourth", "fifth"] {
+        let log = bench.open(options(64 << 10));
+        assert_eq!(data(&log, A).await.unwrap(), want);
+        put(&log, A, later).await;
+        want.push(later);
+        close(log).await;
+    }
+    // The same tear with a later group behind it is lost data: that group was written only once
+    // this one was synced.
+    let bench = Bench::new();
+    let (segment, ..) = crashed(&bench).await;
+    let header = frame::Header { group: 9, durable_upto: end + 100, ..last };
+    let seed = SegmentHeader::decode(&std::fs::read(&segment).unwrap()).unwrap().seed();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.len() - 2_000;
+    bytes[at..at + HEADER_BYTES].copy_from_slice(&header.encode(seed));
+    std::fs::write(&segment, &bytes).unwrap();
+    let refused = bench.try_open(options(64 << 10)).err().unwrap();
+    assert!(refused.to_string().contains(&format!("byte {at}")), "{refused}");
+}
+
 #[tokio::test]
 async fn damage_to_what_was_synced_is_refused() {
     let bench = Bench::new();

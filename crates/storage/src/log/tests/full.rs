@@ -111,6 +111,24 @@ async fn a_failed_sync_is_fatal_and_acknowledges_nothing() {
 }
 
 #[tokio::test]
+async fn a_failed_sync_between_segments_is_fatal() {
+    let bench = Bench::new();
+    let (log, faults) = open_faulty(&bench, 64 << 10);
+    log.create(A, DAY).await.unwrap();
+    for _ in 0..6 {
+        put(&log, A, &"x".repeat(10_000)).await;
+    }
+    faults.no_sync.store(true, Ordering::SeqCst);
+    let lost = log.append(A, batch(&[&"x".repeat(10_000)])).await;
+    assert!(matches!(lost, Err(LogError::Unavailable(_))), "{lost:?}");
+    assert_eq!(faults.fatal.lock().len(), 1, "the process ends");
+    faults.no_sync.store(false, Ordering::SeqCst);
+    assert!(log.append(A, batch(&["late"])).await.is_err());
+    assert_eq!(data_len(&log).await, 6);
+    log.close().await;
+}
+
+#[tokio::test]
 async fn a_full_disk_is_told_and_got_over() {
     for segment_bytes in [64 << 10, 1 << 20] {
         let bench = Bench::new();
