@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod full;
+mod power;
 
 use std::path::Path;
 
