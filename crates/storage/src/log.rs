@@ -8,6 +8,7 @@ mod recovery;
 mod segment;
 mod shards;
 mod shared;
+mod spare;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -24,7 +25,7 @@ use async_trait::async_trait;
 use hydrant_core::control::{ControlStore, scan_all};
 use hydrant_core::limits::{APPEND_BYTES_IN_FLIGHT_MAX, FRAME_BYTES_MAX, FRAME_RECORDS_MAX};
 use hydrant_core::log::{Durable, LogEngine, LogError, ReadLimit, ReadPage, ShardUid, Tail};
-use hydrant_core::record::RecordBatch;
+use hydrant_core::record::{Frame, RecordBatch};
 use hydrant_core::sequence::{IndexRange, RecordIndex};
 use hydrant_core::{Clock, Random, Timestamp};
 use parking_lot::Mutex;
@@ -33,8 +34,9 @@ use tokio::sync::{Semaphore, oneshot};
 use self::segment::{DATA_START, RESERVED_BYTES};
 use self::shards::{PREFIX, Row, Stripes, control_error, uid_of};
 use self::shared::Shared;
+use self::spare::NewSegmentError;
 use self::upkeep::{Kept, Task, Upkeep};
-use self::writer::{Append, Command, NewSegmentError, Queue, Writer};
+use self::writer::{Append, Command, Queue, Writer};
 use crate::dir::{DataDir, make_dir};
 use crate::disk::{Disk, LogDir, RealDisk};
 use crate::error::{Fatal, OpenError, abort};
@@ -277,6 +279,9 @@ impl LogEngine for Log {
         let permit = self.in_flight.clone().acquire_many_owned(bytes).await;
         let permit = permit.map_err(|_| closed())?;
         let (offsets, records) = batch.into_parts();
+        // A key longer than a record can say would make records that nobody can read.
+        Frame::new(RecordIndex::MIN, Timestamp::ZERO, offsets.clone(), records.clone())
+            .map_err(|_| LogError::Invalid("a key or a record is longer than a frame can say"))?;
         let body_crc = crc32c::crc32c_append(crc32c::crc32c(&offsets), &records);
         let (reply, answer) = oneshot::channel();
         let append = Append { shard, offsets, records, body_crc, reply, permit };

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender};
@@ -14,12 +14,10 @@ use tokio::sync::oneshot;
 
 use super::segment::index_name;
 use super::shared::{Frames, Segment, Shared, write_file};
-use super::writer::is_full;
+use super::spare::{is_full, prewrite_spare};
 
 /// Most files kept for segments to come.
 const SPARES_MAX: usize = 2;
-/// Zeros written at a time into a file to come.
-const ZEROS_BYTES: usize = 1 << 20;
 
 /// What the row of a shard says about its records.
 #[derive(Clone, Copy)]
@@ -98,37 +96,6 @@ pub(super) fn run(shared: &Shared, tasks: &Receiver<Task>) {
             }
         }
     }
-}
-
-/// Writes a file full of zeros, so that a sync of a segment later on has no metadata to write.
-fn prewrite_spare(shared: &Shared) -> io::Result<()> {
-    if !shared.spares.lock().is_empty() {
-        return Ok(());
-    }
-    let bytes = shared.options.segment_bytes;
-    if shared.dir.free_bytes()? < bytes.saturating_add(shared.options.free_bytes_min) {
-        return Err(io::ErrorKind::StorageFull.into());
-    }
-    let name = "spare-zeros.seg";
-    let path = shared.dir.file(name);
-    let fill = || {
-        let file = shared.dir.disk.create(&path)?;
-        file.allocate(bytes)?;
-        let zeros = vec![0; ZEROS_BYTES];
-        let mut at = 0;
-        while at < bytes {
-            let len = zeros.len().min((bytes - at) as usize);
-            file.write_at(&[IoSlice::new(&zeros[..len])], at)?;
-            at += len as u64;
-        }
-        file.sync()
-    };
-    let filled = fill();
-    match filled {
-        Ok(()) => shared.spares.lock().push(name.to_owned()),
-        Err(_) => shared.dir.disk.remove(&path)?,
-    }
-    filled
 }
 
 /// Writes the index of every complete segment that has none, oldest first: each carries on the ends

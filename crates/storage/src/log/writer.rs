@@ -1,7 +1,7 @@
 //! The log's one writer: takes everything queued, writes it as one group, syncs once, publishes.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,8 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::directory::Entry;
 use super::frame::{HEADER_BYTES, Header, Kind, frame_bytes};
-use super::segment::{DATA_START, RESERVED_BYTES, SegmentHeader, segment_name};
+use super::segment::{DATA_START, RESERVED_BYTES};
 use super::shared::{Frames, Segment, Shared};
+use super::spare::{NewSegmentError, is_full, new_segment, prepare_spare};
 use super::upkeep::Upkeep;
 use crate::disk::DiskFile;
 
@@ -287,10 +288,23 @@ impl Writer {
                 self.upkeep.written(self.at, self.capacity);
             }
             Err(e) => {
+                if e == LogError::Full {
+                    self.cut_back();
+                }
                 for numbered in group {
                     let _ = numbered.append.reply.send(Err(e.clone()));
                 }
             }
+        }
+    }
+
+    /// Makes sure that nothing of a refused group is found after a crash. Where there is no room for
+    /// the zeros either, there is nothing to be found.
+    fn cut_back(&self) {
+        const NOTHING: [u8; HEADER_BYTES] = [0; HEADER_BYTES];
+        if self.write(&[IoSlice::new(&NOTHING)], self.at).is_ok() {
+            // A failure is fatal, and said so.
+            let _ = self.sync();
         }
     }
 
@@ -431,69 +445,4 @@ impl Writer {
         }
         LogError::Unavailable(format!("a new segment for the log: {error}"))
     }
-}
-
-/// Whether the disk has no room, rather than something the matter.
-pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-/// Why there is no new segment.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum NewSegmentError {
-    /// Nothing is lost; it may work later.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// What is on the disk is unknown.
-    #[error("syncing a new segment of the log: {0}")]
-    Sync(io::Error),
-}
-
-/// Makes sure that there is a spare file, if need be by making one, while the disk keeps
-/// `free_bytes_min` of free space.
-fn prepare_spare(shared: &Shared, free_bytes_min: u64) -> Result<(), NewSegmentError> {
-    if !shared.spares.lock().is_empty() {
-        return Ok(());
-    }
-    let bytes = shared.options.segment_bytes;
-    if shared.dir.free_bytes()? < bytes.saturating_add(free_bytes_min) {
-        return Err(io::Error::from(io::ErrorKind::StorageFull).into());
-    }
-    let name = "spare-new.seg".to_owned();
-    let path = shared.dir.file(&name);
-    let file = shared.dir.disk.create(&path)?;
-    if let Err(e) = file.allocate(bytes) {
-        let _ = shared.dir.disk.remove(&path);
-        return Err(e.into());
-    }
-    file.sync().map_err(NewSegmentError::Sync)?;
-    shared.spares.lock().push(name);
-    Ok(())
-}
-
-/// Makes a spare into the segment `no`, durable on return. A spare that fails is given up.
-fn new_segment(
-    shared: &Shared,
-    random: &Random,
-    no: u64,
-    floor_ms: u64,
-) -> Result<(Arc<Segment>, Arc<dyn DiskFile>), NewSegmentError> {
-    let Some(spare) = shared.spares.lock().pop() else {
-        return Err(io::Error::from(io::ErrorKind::StorageFull).into());
-    };
-    let created_ms = shared.clock.now().as_millis();
-    let header = SegmentHeader { no, salt: random.bytes(), created_ms, floor_ms };
-    let make = || -> Result<_, NewSegmentError> {
-        let file = shared.dir.disk.open(&shared.dir.file(&spare))?;
-        file.write_at(&[IoSlice::new(&header.encode())], 0)?;
-        file.sync().map_err(NewSegmentError::Sync)?;
-        shared.dir.rename(&spare, &segment_name(no))?;
-        shared.dir.sync().map_err(NewSegmentError::Sync)?;
-        Ok(file)
-    };
-    let made = make();
-    if made.is_err() {
-        let _ = shared.dir.disk.remove(&shared.dir.file(&spare));
-    }
-    Ok((Arc::new(Segment::empty(header)), made?))
 }

@@ -174,6 +174,11 @@ async fn a_crash_behind_a_refused_group_loses_nothing() {
     let appends = (0..20).map(|_| log.append(A, batch(&["refused"])));
     let refused = futures_all(appends).await;
     assert!(refused.iter().all(|r| r.as_ref().err() == Some(&LogError::Full)));
+    let aside = Bench { control: bench.control.clone(), ..Bench::new() };
+    copy_dir(&bench.log_dir(), &aside.log_dir());
+    let found = aside.open(options(64 << 10));
+    assert_eq!(data(&found, A).await.unwrap(), ["one"], "what was refused stays refused");
+    close(found).await;
     faults.full.store(false, Ordering::SeqCst);
     put(&log, A, "two").await;
     let aside = Bench { control: bench.control.clone(), ..Bench::new() };

@@ -1,0 +1,109 @@
+//! Files for segments to come: recycled, written full of zeros, or just allocated.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use hydrant_core::Random;
+
+use super::segment::{SegmentHeader, segment_name};
+use super::shared::{Segment, Shared};
+use crate::disk::DiskFile;
+
+/// Zeros written at a time into a file to come.
+const ZEROS_BYTES: usize = 1 << 20;
+
+/// Whether the disk has no room, rather than something the matter.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Why there is no new segment.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NewSegmentError {
+    /// Nothing is lost; it may work later.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// What is on the disk is unknown.
+    #[error("syncing a new segment of the log: {0}")]
+    Sync(io::Error),
+}
+
+/// Makes sure that there is a spare file, if need be by making one, while the disk keeps
+/// `free_bytes_min` of free space.
+pub(super) fn prepare_spare(shared: &Shared, free_bytes_min: u64) -> Result<(), NewSegmentError> {
+    if !shared.spares.lock().is_empty() {
+        return Ok(());
+    }
+    let bytes = shared.options.segment_bytes;
+    if shared.dir.free_bytes()? < bytes.saturating_add(free_bytes_min) {
+        return Err(io::Error::from(io::ErrorKind::StorageFull).into());
+    }
+    let name = "spare-new.seg".to_owned();
+    let path = shared.dir.file(&name);
+    let file = shared.dir.disk.create(&path)?;
+    if let Err(e) = file.allocate(bytes) {
+        let _ = shared.dir.disk.remove(&path);
+        return Err(e.into());
+    }
+    file.sync().map_err(NewSegmentError::Sync)?;
+    shared.spares.lock().push(name);
+    Ok(())
+}
+
+/// Makes a spare into the segment `no`, durable on return. A spare that fails is given up.
+pub(super) fn new_segment(
+    shared: &Shared,
+    random: &Random,
+    no: u64,
+    floor_ms: u64,
+) -> Result<(Arc<Segment>, Arc<dyn DiskFile>), NewSegmentError> {
+    let Some(spare) = shared.spares.lock().pop() else {
+        return Err(io::Error::from(io::ErrorKind::StorageFull).into());
+    };
+    let created_ms = shared.clock.now().as_millis();
+    let header = SegmentHeader { no, salt: random.bytes(), created_ms, floor_ms };
+    let make = || -> Result<_, NewSegmentError> {
+        let file = shared.dir.disk.open(&shared.dir.file(&spare))?;
+        file.write_at(&[IoSlice::new(&header.encode())], 0)?;
+        file.sync().map_err(NewSegmentError::Sync)?;
+        shared.dir.rename(&spare, &segment_name(no))?;
+        shared.dir.sync().map_err(NewSegmentError::Sync)?;
+        Ok(file)
+    };
+    let made = make();
+    if made.is_err() {
+        let _ = shared.dir.disk.remove(&shared.dir.file(&spare));
+    }
+    Ok((Arc::new(Segment::empty(header)), made?))
+}
+
+/// Writes a file full of zeros, so that a sync of a segment later on has no metadata to write.
+pub(super) fn prewrite_spare(shared: &Shared) -> io::Result<()> {
+    if !shared.spares.lock().is_empty() {
+        return Ok(());
+    }
+    let bytes = shared.options.segment_bytes;
+    if shared.dir.free_bytes()? < bytes.saturating_add(shared.options.free_bytes_min) {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    let name = "spare-zeros.seg";
+    let path = shared.dir.file(name);
+    let fill = || {
+        let file = shared.dir.disk.create(&path)?;
+        file.allocate(bytes)?;
+        let zeros = vec![0; ZEROS_BYTES];
+        let mut at = 0;
+        while at < bytes {
+            let len = zeros.len().min((bytes - at) as usize);
+            file.write_at(&[IoSlice::new(&zeros[..len])], at)?;
+            at += len as u64;
+        }
+        file.sync()
+    };
+    let filled = fill();
+    match filled {
+        Ok(()) => shared.spares.lock().push(name.to_owned()),
+        Err(_) => shared.dir.disk.remove(&path)?,
+    }
+    filled
+}
