@@ -87,7 +87,7 @@ pub(crate) async fn run(
             decrease_stream_retention_period::run(kinesis, who, body).await
         }
         "DeleteStream" => delete_stream::run(kinesis, who, body).await,
-        "DescribeLimits" => describe_limits::run(kinesis, who),
+        "DescribeLimits" => describe_limits::run(kinesis, who, body),
         "DescribeStream" => describe_stream::run(kinesis, who, body),
         "DescribeStreamSummary" => describe_stream_summary::run(kinesis, who, body),
         "IncreaseStreamRetentionPeriod" => {

@@ -272,7 +272,17 @@ impl<'de> Deserialize<'de> for Flag {
     }
 }
 
-/// A list.
+/// Most entries of a list or a map: as many as any list of the models may have.
+const ENTRIES_MAX: usize = 10_000;
+
+fn check_entries<E: Error>(entries: usize) -> Result<(), E> {
+    if entries < ENTRIES_MAX {
+        return Ok(());
+    }
+    Err(E::custom(format_args!("Lists and maps of more than {ENTRIES_MAX} entries are not read")))
+}
+
+/// A list, of at most 10,000 entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct List<T>(pub Vec<T>);
 
@@ -287,6 +297,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
                 let mut out = Vec::new();
                 while let Some(value) = seq.next_element()? {
+                    check_entries(out.len())?;
                     out.push(value);
                 }
                 Ok(out)
@@ -296,7 +307,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
     }
 }
 
-/// A map from strings, in the request's order.
+/// A map from strings, in the request's order, of at most 10,000 entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Map<'a, T>(pub Vec<(Text<'a>, T)>);
 
@@ -311,6 +322,7 @@ impl<'de: 'a, 'a, T: Deserialize<'de>> Deserialize<'de> for Map<'a, T> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut out = Vec::new();
                 while let Some(pair) = map.next_entry()? {
+                    check_entries(out.len())?;
                     out.push(pair);
                 }
                 Ok(out)

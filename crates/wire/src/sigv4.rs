@@ -257,6 +257,12 @@ impl Verifier {
                 "Credential should be scoped to correct service: '{service}'."
             )));
         }
+        if (kind, claim.form) == (ServiceKind::S3, Form::Query(None)) {
+            return Err(AuthError::IncompleteQuery(
+                "Query-string authentication version 4 requires the X-Amz-Expires parameter."
+                    .to_owned(),
+            ));
+        }
         let now = self.clock.now();
         if let Form::Query(Some(life)) = claim.form {
             let end = claim.signed_at.plus(life);

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use hydrant_core::catalog::StreamMode;
 use hydrant_wire::Principal;
+use hydrant_wire::shape::parse;
 use serde::Serialize;
+use serde::de::IgnoredAny;
 
 use super::create_stream::ON_DEMAND_SHARDS;
 use super::json;
@@ -19,7 +21,8 @@ struct Reply {
     on_demand_stream_count_limit: u32,
 }
 
-pub(super) fn run(kinesis: &Kinesis, who: &Principal) -> Result<Bytes, Error> {
+pub(super) fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
+    parse::<IgnoredAny>(body)?;
     let streams = kinesis.streams(who.scope());
     let on_demand = streams.iter().filter(|s| s.mode == StreamMode::OnDemand).count();
     json(&Reply {

@@ -192,6 +192,14 @@ fn members_of_another_type_are_refused_in_the_words_of_aws() {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "PascalCase")]
     #[allow(dead_code)]
+    struct Entries<'a> {
+        #[serde(borrow)]
+        list: Option<List<Option<Text<'a>>>>,
+    }
+
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    #[allow(dead_code)]
     struct Asked<'a> {
         #[serde(borrow)]
         text: Option<Text<'a>>,
@@ -232,6 +240,10 @@ fn members_of_another_type_are_refused_in_the_words_of_aws() {
     assert_eq!(asked.text.unwrap().0, "a/b");
     assert_eq!(asked.number, Some(Integer(3)));
     assert!(asked.flag.is_none());
+
+    let many = format!("{{\"List\":[{}null]}}", "null,".repeat(10_000));
+    let no_list = parse::<Entries<'_>>(many.as_bytes()).err().unwrap().message;
+    assert_eq!(no_list, "Lists and maps of more than 10000 entries are not read");
 
     let mut out = b"x".to_vec();
     asked.blob.unwrap().decode_into(&mut out).unwrap();

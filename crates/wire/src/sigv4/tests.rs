@@ -234,6 +234,10 @@ fn a_presigned_url_ends_when_it_says() {
     let account: AccountId = "000000000000".parse().unwrap();
     let late = Arc::new(Fixed(SIGNED_AT + 600_001));
     assert_eq!(at(Verifier::new(Credentials::Any, account, late)), Err((403, "AccessDenied")));
+    let endless = PRESIGNED.replace("&X-Amz-Expires=600", "");
+    let request = parts("GET", &endless, &[("host", "localhost:4566")]);
+    let got = open_verifier().authenticate(&request, BodyHash::Streaming, ServiceKind::S3);
+    assert_eq!(got.unwrap_err().code, "AuthorizationQueryParametersError");
     for (life, good) in
         [("0", false), ("604801", false), ("-1", false), ("", false), ("604800", true)]
     {
