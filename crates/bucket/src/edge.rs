@@ -90,16 +90,17 @@ const SIGNATURE_PARAMETERS: [&str; 10] = [
 ];
 
 /// Takes the signature out of a presigned URL. Headers that the signer put into the query are
-/// headers again.
+/// headers again, with version 4 only: it signs the whole query, so that nobody else put them there.
 fn unpresign(parts: &mut Parts) -> S3Result<()> {
     let Some(query) = parts.uri.query() else { return Ok(()) };
+    let all_signed = has_parameter(&parts.uri, "X-Amz-Signature");
     let mut rest = Vec::new();
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let lower = name.to_ascii_lowercase();
         match lower.as_str() {
             name if SIGNATURE_PARAMETERS.contains(&name) => {}
-            _ if lower.starts_with("x-amz-") => {
+            _ if all_signed && lower.starts_with("x-amz-") => {
                 let decoded = percent_decode_str(value).decode_utf8();
                 let value = decoded.ok().and_then(|v| HeaderValue::from_str(&v).ok());
                 let name = HeaderName::from_bytes(lower.as_bytes()).ok();

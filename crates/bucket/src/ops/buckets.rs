@@ -13,7 +13,7 @@ use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 
 use super::{PAGE_MAX, timestamp};
 use crate::error::{error, from_control, internal, invalid_argument, not_implemented};
-use crate::index::{BUCKETS, BucketRow, bucket_key, objects_of, uploads_of};
+use crate::index::{BUCKETS, BucketRow, bucket_key, objects_of, split_upload, uploads_of};
 use crate::owner;
 use crate::store::Store;
 
@@ -85,16 +85,35 @@ impl Store {
         let key = bucket_key(name);
         let seen = self.row::<BucketRow>(&key).await?;
         let (entry, _) = seen.ok_or_else(crate::error::no_such_bucket)?;
-        for prefix in [objects_of(name), uploads_of(name)] {
-            if !self.control.scan(&prefix, None, 1).await.map_err(from_control)?.is_empty() {
-                return Err(error(
-                    S3ErrorCode::BucketNotEmpty,
-                    "The bucket you tried to delete is not empty",
-                ));
-            }
+        let objects = self.control.scan(&objects_of(name), None, 1).await.map_err(from_control)?;
+        if !objects.is_empty() {
+            return Err(error(
+                S3ErrorCode::BucketNotEmpty,
+                "The bucket you tried to delete is not empty",
+            ));
         }
+        self.abort_all(name).await?;
         let deleted = self.control.commit(vec![Write::delete(key, entry.version)]).await;
         deleted.map(drop).map_err(from_control)
+    }
+
+    /// Ends the bucket's unfinished uploads, which do not keep it from being deleted.
+    async fn abort_all(&self, name: &str) -> S3Result<()> {
+        let within = uploads_of(name);
+        loop {
+            let rows = self.control.scan(&within, None, PAGE_MAX as usize).await;
+            let rows = rows.map_err(from_control)?;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            let writes = rows.iter().map(|(key, entry)| Write::delete(key, entry.version));
+            self.control.commit(writes.collect()).await.map_err(from_control)?;
+            for (key, _) in &rows {
+                if let Some((_, upload_id)) = split_upload(&key[within.len()..]) {
+                    self.clear_parts(upload_id, &[]).await;
+                }
+            }
+        }
     }
 
     pub(crate) async fn list_buckets(

@@ -311,6 +311,9 @@ async fn both_addressing_styles_and_presigned_urls() {
     let put = h.put(&format!("/lake/meta?{signed}&x-amz-meta-from=a%2Bb"), "x").await;
     assert_eq!(put.status, 200, "{}", put.text());
     assert_eq!(h.get("/lake/meta").await.header("x-amz-meta-from"), "a+b");
+    h.put("/lake/meta?Signature=y&AWSAccessKeyId=x&Expires=1&x-amz-copy-source=lake/a%20b", "x")
+        .await;
+    assert_eq!(h.get("/lake/meta").await.text(), "x", "version 2 does not sign this parameter");
     let v2 = h.get("/lake/meta?AWSAccessKeyId=x&Signature=y&Expires=1").await;
     assert_eq!((v2.status, v2.text().as_str()), (200, "x"));
 }
