@@ -101,7 +101,11 @@ impl Writer {
             return fail_all(group, &ControlError::Unavailable("a sync failed".to_owned()));
         }
         let before = self.version;
-        match self.transact(group) {
+        let start = tokio::time::Instant::now();
+        let done = self.transact(group);
+        metrics::histogram!("hydrant_control_group_seconds").record(start.elapsed().as_secs_f64());
+        metrics::histogram!("hydrant_control_group_commits").record(group.len() as f64);
+        match done {
             Ok(answers) => answers,
             Err(e) => {
                 self.version = before;

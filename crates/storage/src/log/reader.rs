@@ -66,9 +66,9 @@ impl Pager {
             let first = self.page.is_empty() && fits == 0;
             match self.limit.bytes_max.checked_sub(record.size_bytes()) {
                 Some(left) => self.limit.bytes_max = left,
-                None if first => self.limit.bytes_max = 0,
                 None => {
                     self.full = true;
+                    fits += usize::from(first);
                     break;
                 }
             }

@@ -123,8 +123,8 @@ struct Indexes {
     uses: u64,
 }
 
-/// What the log's threads and its callers share. Locks are taken one at a time and never held over
-/// a call to the disk, but for the order `shards`, then `cache`, which nothing takes backwards.
+/// What the log's threads and its callers share. No lock is held over a call to the disk, and none
+/// is taken while another is held but a segment's directory, below its `frames`.
 pub(super) struct Shared {
     pub(super) options: LogOptions,
     pub(super) dir: LogDir,

@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command as Process, Stdio};
 
+use hydrant_core::control::Write;
+
 use super::*;
 use crate::Control;
 
@@ -26,10 +28,10 @@ async fn open_both(path: &Path) -> (Arc<Control>, Arc<Log>) {
 async fn child() {
     let path = std::env::var(DIR).unwrap();
     let round = std::env::var(ROUND).unwrap();
-    let (_control, log) = open_both(Path::new(&path)).await;
+    let (control, log) = open_both(Path::new(&path)).await;
     let producers: Vec<_> = (0..SHARDS * 2)
         .map(|producer| {
-            let (log, round) = (log.clone(), round.clone());
+            let (log, control, round) = (log.clone(), control.clone(), round.clone());
             tokio::spawn(async move {
                 let shard = ShardUid(producer % SHARDS);
                 log.create(shard, DAY).await.unwrap();
@@ -38,6 +40,12 @@ async fn child() {
                     let padded = format!("{text} {}", "x".repeat(n % 700));
                     log.append(shard, batch(&[&padded, &padded])).await.unwrap();
                     println!("acked {text}");
+                    if n % 8 == 0 {
+                        let key = format!("done/{round}/{producer}");
+                        let seen = control.get(&key).await.unwrap();
+                        control.commit(vec![Write::put(&key, seen.as_ref(), &n)]).await.unwrap();
+                        println!("row {round}/{producer}/{n}");
+                    }
                 }
             })
         })
@@ -51,6 +59,7 @@ async fn child() {
 async fn a_killed_process_loses_nothing_it_acknowledged() {
     let temp = tempfile::tempdir().unwrap();
     let mut acked: Vec<String> = Vec::new();
+    let mut rows: Vec<String> = Vec::new();
     let random = Random::from_seed(7);
     for round in 0..10 {
         let mut child = Process::new(std::env::current_exe().unwrap())
@@ -68,6 +77,8 @@ async fn a_killed_process_loses_nothing_it_acknowledged() {
             if let Some((_, text)) = line.split_once("acked ") {
                 acked.push(text.to_owned());
                 seen += 1;
+            } else if let Some((_, row)) = line.split_once("row ") {
+                rows.push(row.to_owned());
             }
             if seen == stop_after {
                 child.kill().unwrap();
@@ -75,11 +86,11 @@ async fn a_killed_process_loses_nothing_it_acknowledged() {
         }
         child.wait().unwrap();
         assert!(seen >= stop_after, "round {round}: the child did not get that far");
-        check(temp.path(), &acked, round).await;
+        check(temp.path(), &acked, &rows, round).await;
     }
 }
 
-async fn check(path: &Path, acked: &[String], round: u64) {
+async fn check(path: &Path, acked: &[String], rows: &[String], round: u64) {
     let (control, log) = open_both(path).await;
     let mut found = std::collections::HashMap::new();
     for shard in (0..SHARDS).map(ShardUid) {
@@ -98,6 +109,14 @@ async fn check(path: &Path, acked: &[String], round: u64) {
     }
     for text in acked {
         assert!(found.contains_key(text), "round {round}: {text} was acknowledged and is lost");
+    }
+    for row in rows {
+        let (key, n) = row.rsplit_once('/').unwrap();
+        let key = format!("done/{key}");
+        let entry = control.get(&key).await.unwrap();
+        let found: u64 =
+            entry.unwrap_or_else(|| panic!("round {round}: no {key}")).json(&key).unwrap();
+        assert!(found >= n.parse().unwrap(), "round {round}: {key} went back to {found}");
     }
     log.close().await;
     control.close().await;
