@@ -26,6 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::CONTENT_RANGE;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -87,7 +88,8 @@ impl BucketOptions {
             domains: vec!["localhost".to_owned()],
             secrets: None,
             on_sync_error: Arc::new(|path, error| {
-                tracing::error!(path = %path.display(), %error, "a sync failed: stopping, because what was written may be lost");
+                let path = path.display();
+                tracing::error!(%path, %error, "a sync failed, what was written may be lost: stopping");
                 std::process::abort();
             }),
         }
@@ -181,7 +183,12 @@ impl Bucket {
         if let Some(cause) = outcome.error() {
             return Err(error::from_body(&cause));
         }
-        reply.map_err(|cause| error::internal(format!("{cause:?}")))
+        let mut reply = reply.map_err(|cause| error::internal(format!("{cause:?}")))?;
+        // The protocol crate says so for GET alone.
+        if reply.status() == StatusCode::OK && reply.headers().contains_key(CONTENT_RANGE) {
+            *reply.status_mut() = StatusCode::PARTIAL_CONTENT;
+        }
+        Ok(reply)
     }
 
     /// The reply to a request that was refused before it got here (an authentication error), in S3's

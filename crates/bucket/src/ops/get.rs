@@ -211,8 +211,7 @@ impl Store {
         let checked = input.checksum_mode.is_some() && content_range.is_none();
         let checksum = row.checksum.as_ref().filter(|_| checked);
         let header = |name: &str| row.described.headers.get(name).cloned();
-        let status = content_range.is_some().then_some(http::StatusCode::PARTIAL_CONTENT);
-        let mut response = S3Response::new(HeadObjectOutput {
+        Ok(S3Response::new(HeadObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             cache_control: header("cache-control"),
             checksum_crc32: sum(checksum, Algorithm::Crc32),
@@ -233,9 +232,7 @@ impl Store {
             metadata: metadata(&row),
             parts_count,
             ..HeadObjectOutput::default()
-        });
-        response.status = status;
-        Ok(response)
+        }))
     }
 }
 

@@ -95,6 +95,8 @@ async fn ranges_and_conditions() {
         let got = h.call(Method::GET, "/lake/x", &[("range", range)], b"").await;
         assert_eq!((got.status, got.text().as_str()), (status, body), "{range}");
         assert_eq!(got.header("content-range"), shown);
+        let head = h.call(Method::HEAD, "/lake/x", &[("range", range)], b"").await;
+        assert_eq!((head.status, head.header("content-range")), (206, shown));
     }
     let beyond = h.call(Method::GET, "/lake/x", &[("range", "bytes=10-")], b"").await;
     assert_eq!((beyond.status, beyond.element("Code").as_str()), (416, "InvalidRange"));
