@@ -369,10 +369,16 @@ impl Verifier {
 /// Every header that changes what a request means has to be signed.
 fn check_signed_headers(parts: &Parts, claim: &Claim) -> Result<(), AuthError> {
     let signed = |name: &str| claim.signed_headers.split(';').any(|s| s == name);
-    if !signed("host") {
+    if !signed("host") && !signed(":authority") {
         return Err(AuthError::Headers(
             "'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.".to_owned(),
         ));
+    }
+    // Whichever of the two is signed, nobody may be led elsewhere by the other.
+    if let (Some(host), Some(authority)) = (parts.headers.get("host"), parts.uri.authority())
+        && host.as_bytes() != authority.as_str().as_bytes()
+    {
+        return Err(AuthError::Headers("'Host' and ':authority' must be the same.".to_owned()));
     }
     // The hash of the payload is part of what is signed even where its header is not; the other
     // names an SDK, nothing more.

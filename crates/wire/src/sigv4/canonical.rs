@@ -116,8 +116,9 @@ fn header(parts: &Parts, name: &str, out: &mut String) -> Result<(), AuthError> 
         found = true;
         folded(value.as_bytes(), out)?;
     }
-    // HTTP/2 carries the host as `:authority`, which hyper puts into the URI.
-    if let (false, "host", Some(authority)) = (found, name, parts.uri.authority()) {
+    // HTTP/2 carries the host as `:authority`, which hyper puts into the URI. Some SDKs sign it under
+    // that name, others as `host`.
+    if let (false, "host" | ":authority", Some(authority)) = (found, name, parts.uri.authority()) {
         out.push_str(authority.as_str());
         found = true;
     }

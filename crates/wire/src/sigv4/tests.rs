@@ -1,13 +1,11 @@
 //! Signatures made by botocore 1.43 and printed in AWS's documentation, and what is left of them
 //! when anything changes.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use http::Request;
 use http::request::Parts;
 use hydrant_core::{Clock, Timestamp};
 use proptest::prelude::*;
+use std::sync::Arc;
 
 use super::*;
 
@@ -355,31 +353,50 @@ fn without_keys_any_well_formed_signature_will_do() {
     assert_eq!(none.code, "MissingAuthenticationTokenException");
 }
 
+/// Signs a request anew, by the published steps: a signer of the tests' own.
+fn sign(request: &mut Parts, key_id: &str, secret: &str, names: &str, body: &[u8]) {
+    let claim = claim::read(&list_streams()).unwrap();
+    let payload = hex::encode(Sha256::digest(body));
+    let canonical = canonical::request(request, names, &payload, KINESIS).unwrap();
+    let mut mac = keyed(&signing_key(secret, &claim));
+    let hash = hex::encode(Sha256::digest(canonical));
+    let scope = "20260102/us-east-1/kinesis/aws4_request";
+    mac.update(format!("AWS4-HMAC-SHA256\n20260102T030405Z\n{scope}\n{hash}").as_bytes());
+    let signature = hex::encode(mac.finalize().into_bytes());
+    let text = authorization("us-east-1/kinesis", names, &signature);
+    let text = text.replace("AKIDEXAMPLE", key_id);
+    request.headers.insert("authorization", text.parse().unwrap());
+}
+
 #[test]
 fn a_key_acts_for_its_account() {
-    let now = SIGNED_AT + Duration::from_secs(1).as_millis() as u64;
-    let verifier = verifier_at(now);
-    let claim = claim::read(&list_streams()).unwrap();
-    // A signer of the tests' own, from the published steps.
-    let key = signing_key("another", &claim);
-    let payload = hex::encode(Sha256::digest(b"{}"));
-    let request = list_streams();
-    let canonical = canonical::request(&request, &claim.signed_headers, &payload, KINESIS).unwrap();
-    let mut mac = keyed(&key);
-    let hash = hex::encode(Sha256::digest(canonical));
-    mac.update(
-        format!(
-            "AWS4-HMAC-SHA256\n20260102T030405Z\n20260102/us-east-1/kinesis/aws4_request\n{hash}"
-        )
-        .as_bytes(),
-    );
-    let signature = hex::encode(mac.finalize().into_bytes());
+    let names = "content-type;host;x-amz-date;x-amz-target";
     let mut request = list_streams();
-    let text = authorization("us-east-1/kinesis", &claim.signed_headers, &signature)
-        .replace("AKIDEXAMPLE", "AKIDOTHER");
-    request.headers.insert("authorization", text.parse().unwrap());
-    let caller = verifier.authenticate(&request, BodyHash::Whole(b"{}"), KINESIS).unwrap();
+    sign(&mut request, "AKIDOTHER", "another", names, b"{}");
+    let caller =
+        verifier_at(SIGNED_AT).authenticate(&request, BodyHash::Whole(b"{}"), KINESIS).unwrap();
     assert_eq!(caller.principal.scope().account.as_str(), "111111111111");
+}
+
+#[test]
+fn over_http2_the_authority_may_be_signed_under_its_own_name() {
+    let names = ":authority;content-type;x-amz-date;x-amz-target";
+    let mut request = list_streams();
+    request.headers.remove("host");
+    request.uri = "http://127.0.0.1:4566/".parse().unwrap();
+    sign(&mut request, "AKIDEXAMPLE", SECRET, names, b"{}");
+    let verifier = verifier_at(SIGNED_AT);
+    let ask = |request: &Parts| verifier.authenticate(request, BodyHash::Whole(b"{}"), KINESIS);
+    ask(&request).unwrap();
+    request.headers.insert("host", "127.0.0.1:4566".parse().unwrap());
+    ask(&request).unwrap();
+    request.headers.insert("host", "elsewhere".parse().unwrap());
+    assert_eq!(ask(&request).unwrap_err().message, "'Host' and ':authority' must be the same.");
+    request.headers.remove("host");
+    request.uri = "http://elsewhere/".parse().unwrap();
+    assert_eq!(ask(&request).unwrap_err().code, "InvalidSignatureException");
+    request.uri = "/".parse().unwrap();
+    assert_eq!(ask(&request).unwrap_err().code, "InvalidSignatureException");
 }
 
 #[test]
