@@ -1,0 +1,334 @@
+//! The one definition of every setting: a flag, a `HYDRANT_*` variable and a key of `hydrant.toml`,
+//! in that order of precedence.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::parser::ValueSource;
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use hydrant_core::names::AccountId;
+
+/// Streams, delivery streams, a bucket, and SQL over what lands in it, in one process.
+#[derive(Debug, Parser)]
+#[command(name = "hydrant", version, about, propagate_version = true)]
+#[command(after_help = "Every setting is a flag, a HYDRANT_* variable, or a key of hydrant.toml \
+    (the flag's long name without the dashes in front), in that order.")]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve everything until Ctrl-C or SIGTERM.
+    Serve(Settings),
+    /// Serve, and run the whole pipeline on a bundled set of real earthquakes.
+    Demo(DemoSettings),
+}
+
+/// Settings of `demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoSettings {
+    /// Stop when the demo is through, for scripts.
+    #[arg(long)]
+    pub(crate) exit: bool,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+/// An access key that may sign requests.
+#[derive(Clone, Debug)]
+pub(crate) struct NamedSecret {
+    /// Access key id, or user name.
+    pub(crate) name: String,
+    /// Secret access key, or password.
+    pub(crate) secret: Secret,
+}
+
+/// A text that `Debug` does not show.
+#[derive(Clone)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Human on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Settings of a server.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Settings {
+    /// File with settings; ./hydrant.toml is read if it is there.
+    #[arg(long, value_name = "FILE", env = "HYDRANT_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Directory that holds everything that must survive.
+    #[arg(long, value_name = "DIR", env = "HYDRANT_DATA_DIR", default_value = "hydrant-data")]
+    pub(crate) data_dir: PathBuf,
+
+    /// Address of the AWS APIs (Kinesis, Firehose, S3) and of Snowflake's drivers.
+    #[arg(long, value_name = "ADDR", env = "HYDRANT_LISTEN", default_value = "127.0.0.1:4566")]
+    pub(crate) listen: SocketAddr,
+
+    /// Address of SQL over the PostgreSQL protocol (psql, JDBC).
+    #[arg(long, value_name = "ADDR", env = "HYDRANT_PG_LISTEN", default_value = "127.0.0.1:5439")]
+    pub(crate) pg_listen: SocketAddr,
+
+    /// Address of /healthz, /readyz and /metrics.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "HYDRANT_ADMIN_LISTEN",
+        default_value = "127.0.0.1:4580"
+    )]
+    pub(crate) admin_listen: SocketAddr,
+
+    /// Access key that requests are signed with; repeat for more. Without any, every well-formed
+    /// signature is taken and all addresses must be loopback.
+    #[arg(
+        long = "access-key",
+        value_name = "ID:SECRET",
+        env = "HYDRANT_ACCESS_KEYS",
+        value_delimiter = ',',
+        value_parser = named_secret,
+        hide_env_values = true,
+        action = ArgAction::Append
+    )]
+    pub(crate) access_keys: Vec<NamedSecret>,
+
+    /// User who may log in to SQL; repeat for more. Without any, everyone may, from loopback.
+    #[arg(
+        long = "sql-user",
+        value_name = "NAME:PASSWORD",
+        env = "HYDRANT_SQL_USERS",
+        value_delimiter = ',',
+        value_parser = named_secret,
+        hide_env_values = true,
+        action = ArgAction::Append
+    )]
+    pub(crate) sql_users: Vec<NamedSecret>,
+
+    /// Account that every resource belongs to.
+    #[arg(long, value_name = "ID", env = "HYDRANT_ACCOUNT_ID", default_value = "000000000000")]
+    pub(crate) account_id: AccountId,
+
+    /// Host name that clients may use beside localhost and the listen address; repeat for more.
+    #[arg(
+        long = "allow-host",
+        value_name = "NAME",
+        env = "HYDRANT_ALLOW_HOSTS",
+        value_delimiter = ',',
+        action = ArgAction::Append
+    )]
+    pub(crate) allow_hosts: Vec<String>,
+
+    /// S3-compatible service (URL, or `aws`) that holds the buckets of --s3-bucket.
+    #[arg(long, value_name = "URL", env = "HYDRANT_S3_ENDPOINT")]
+    pub(crate) s3_endpoint: Option<String>,
+
+    /// Bucket that is at --s3-endpoint and not hydrant's own, for delivery streams and for stages
+    /// without ENDPOINT; repeat for more, `*` for all.
+    #[arg(
+        long = "s3-bucket",
+        value_name = "NAME",
+        env = "HYDRANT_S3_BUCKETS",
+        value_delimiter = ',',
+        action = ArgAction::Append
+    )]
+    pub(crate) s3_buckets: Vec<String>,
+
+    /// Region of --s3-endpoint.
+    #[arg(long, value_name = "REGION", env = "HYDRANT_S3_REGION", default_value = "us-east-1")]
+    pub(crate) s3_region: String,
+
+    /// Access key that delivery streams use at --s3-endpoint.
+    #[arg(
+        long,
+        value_name = "ID:SECRET",
+        env = "HYDRANT_S3_ACCESS_KEY",
+        value_parser = named_secret,
+        hide_env_values = true
+    )]
+    pub(crate) s3_access_key: Option<NamedSecret>,
+
+    /// Memory for records that were written lately, shared by all streams, in MiB.
+    #[arg(long, value_name = "MIB", env = "HYDRANT_TAIL_CACHE_MIB", default_value_t = 256,
+          value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub(crate) tail_cache_mib: u64,
+
+    /// Size of a segment of the log, in MiB.
+    #[arg(long, value_name = "MIB", env = "HYDRANT_SEGMENT_MIB", default_value_t = 256,
+          value_parser = clap::value_parser!(u64).range(16..=1024))]
+    pub(crate) segment_mib: u64,
+
+    /// Memory that SQL statements may use together, in MiB.
+    #[arg(long, value_name = "MIB", env = "HYDRANT_SQL_MEMORY_MIB", default_value_t = 1024,
+          value_parser = clap::value_parser!(u64).range(64..=1 << 20))]
+    pub(crate) sql_memory_mib: u64,
+
+    /// Most connections on each address.
+    #[arg(long, value_name = "N", env = "HYDRANT_CONNECTIONS_MAX", default_value_t = 4096,
+          value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub(crate) connections_max: u32,
+
+    /// What to log: error, warn, info, debug, or a filter such as `hydrant_delivery=debug`.
+    #[arg(long, value_name = "FILTER", env = "HYDRANT_LOG", default_value = "info")]
+    pub(crate) log: String,
+
+    /// How log lines look.
+    #[arg(long, value_enum, env = "HYDRANT_LOG_FORMAT", default_value = "auto")]
+    pub(crate) log_format: LogFormat,
+}
+
+impl Settings {
+    /// Refuses settings that contradict each other, with what to do about it.
+    pub(crate) fn check(&self) -> Result<()> {
+        let open = [
+            ("--listen", self.listen, self.access_keys.is_empty()),
+            ("--listen", self.listen, self.sql_users.is_empty()),
+            ("--pg-listen", self.pg_listen, self.sql_users.is_empty()),
+        ];
+        for (flag, address, open) in open {
+            if open && !address.ip().is_loopback() {
+                bail!(
+                    "{flag} {address} can be reached from other machines, and no credentials are \
+                     configured; give --access-key ID:SECRET and --sql-user NAME:PASSWORD, or \
+                     listen on 127.0.0.1"
+                );
+            }
+        }
+        if let Some(url) = &self.s3_endpoint {
+            let known = url == "aws" || url.starts_with("http://") || url.starts_with("https://");
+            if !known {
+                bail!("--s3-endpoint {url}: want http://…, https://… or aws");
+            }
+            if self.s3_access_key.is_none() || self.s3_buckets.is_empty() {
+                bail!("--s3-endpoint needs --s3-access-key ID:SECRET and --s3-bucket NAME");
+            }
+        } else if !self.s3_buckets.is_empty() {
+            bail!("--s3-bucket needs --s3-endpoint URL");
+        }
+        Ok(())
+    }
+}
+
+fn named_secret(text: &str) -> Result<NamedSecret, String> {
+    match text.split_once(':') {
+        Some((name, secret)) if !name.is_empty() && !secret.is_empty() => {
+            Ok(NamedSecret { name: name.to_owned(), secret: Secret(secret.to_owned()) })
+        }
+        // The text may hold a secret, so it is not repeated.
+        _ => Err("want NAME:SECRET".to_owned()),
+    }
+}
+
+/// Reads the settings of this process.
+pub(crate) fn parse() -> Result<Cli> {
+    let path = config_path();
+    let mut command = Cli::command();
+    if let Some(path) = path {
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read the settings in {}", path.display()))?;
+        command = with_file(command, &text).with_context(|| path.display().to_string())?;
+    }
+    let matches = command.get_matches();
+    Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit()))
+}
+
+/// The file that is named, or `hydrant.toml` if it is there.
+fn config_path() -> Option<PathBuf> {
+    let matches = Cli::command().ignore_errors(true).get_matches();
+    let named = matches.subcommand().and_then(|(_, m)| {
+        let given = m.value_source("config")? != ValueSource::DefaultValue;
+        given.then(|| m.get_one::<PathBuf>("config").cloned()).flatten()
+    });
+    named.or_else(|| {
+        let usual = Path::new("hydrant.toml");
+        usual.exists().then(|| usual.to_owned())
+    })
+}
+
+/// The command with the file's values in place of the defaults, so that flags and variables win.
+fn with_file(command: clap::Command, text: &str) -> Result<clap::Command> {
+    let table: toml::Table = text.parse()?;
+    let mut defaults = Vec::new();
+    for (key, value) in table {
+        let settings = Settings::augment_args(clap::Command::new("settings"));
+        let known = settings
+            .get_arguments()
+            .find(|a| a.get_long() == Some(key.as_str()) && key != "config")
+            .with_context(|| format!("unknown setting {key:?}; see `hydrant serve --help`"))?;
+        defaults.push((known.get_id().clone(), texts(&key, value)?));
+    }
+    let set = |mut command: clap::Command| {
+        for (id, texts) in &defaults {
+            command = command.mut_arg(id, |arg| arg.default_values(texts.clone()));
+        }
+        command
+    };
+    Ok(command.mut_subcommand("serve", set).mut_subcommand("demo", set))
+}
+
+fn texts(key: &str, value: toml::Value) -> Result<Vec<String>> {
+    Ok(match value {
+        toml::Value::String(text) => vec![text],
+        toml::Value::Integer(n) => vec![n.to_string()],
+        toml::Value::Boolean(b) => vec![b.to_string()],
+        toml::Value::Array(values) => {
+            let nested: Result<Vec<_>> = values.into_iter().map(|v| texts(key, v)).collect();
+            nested?.into_iter().flatten().collect()
+        }
+        _ => bail!("{key:?} wants a text, a number or a list of texts"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(file: &str, args: &[&str]) -> Result<Settings> {
+        let args = ["hydrant", "serve"].iter().chain(args);
+        let matches = with_file(Cli::command(), file)?.try_get_matches_from(args)?;
+        match Cli::from_arg_matches(&matches)?.command {
+            Command::Serve(settings) => Ok(settings),
+            Command::Demo(_) => bail!("not serve"),
+        }
+    }
+
+    #[test]
+    fn the_command_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_and_the_file_beats_the_default() {
+        let file = "listen = \"127.0.0.1:1\"\ntail-cache-mib = 7\naccess-key = [\"a:b\", \"c:d\"]";
+        let seen = settings(file, &["--listen", "127.0.0.1:2"]).unwrap();
+        assert_eq!((seen.listen.port(), seen.tail_cache_mib), (2, 7));
+        assert_eq!(seen.access_keys.len(), 2);
+        assert_eq!(seen.pg_listen.port(), 5439);
+        assert!(!format!("{seen:?}").contains("\"b\""));
+    }
+
+    #[test]
+    fn mistakes_say_what_to_do() {
+        let unknown = settings("lisen = 1", &[]).unwrap_err().to_string();
+        assert!(unknown.contains("unknown setting \"lisen\""), "{unknown}");
+        let open = settings("", &["--listen", "0.0.0.0:4566"]).unwrap().check().unwrap_err();
+        assert!(open.to_string().contains("--access-key"), "{open}");
+    }
+}

@@ -1,0 +1,126 @@
+//! One port for every HTTP protocol: accepts, bounds and ends connections. What a request means is
+//! the [`router`](crate::router)'s affair.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::router::Router;
+
+/// How long a client may take to send a request's head.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest head of a request.
+const HEADER_BYTES_MAX: usize = 64 << 10;
+/// Most headers of a request.
+const HEADERS_MAX: usize = 128;
+/// Requests that one HTTP/2 connection may have under way.
+const H2_STREAMS_MAX: u32 = 256;
+/// Window of one HTTP/2 stream: a `PutRecords` body without waiting for the window to open.
+const H2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// Window of one HTTP/2 connection.
+const H2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// How often an HTTP/2 connection is asked whether it is alive.
+const H2_PING_EVERY: Duration = Duration::from_secs(60);
+/// How long requests under way may take to end when the server stops.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Listens on `address`; the error says which setting to change.
+pub(crate) async fn bind(flag: &str, address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                format!("another program listens there; stop it, or choose another {flag}")
+            }
+            std::io::ErrorKind::PermissionDenied => format!("choose a port above 1023 for {flag}"),
+            std::io::ErrorKind::AddrNotAvailable => {
+                format!("this machine has no such address; change {flag}")
+            }
+            _ => format!("change {flag}"),
+        };
+        anyhow!("cannot listen on {address}: {error}; {hint}")
+    })
+}
+
+/// Serves until `shutdown`, then lets requests under way end.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Arc<Router>,
+    connections_max: u32,
+    shutdown: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(connections_max as usize));
+    let graceful = GracefulShutdown::new();
+    let http = builder();
+    loop {
+        let place = tokio::select! {
+            () = shutdown.cancelled() => break,
+            place = Arc::clone(&places).acquire_owned() => place,
+        };
+        let stream = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (Ok(place), Ok(stream)) = (place, accepted(stream).await) else { continue };
+        let router = Arc::clone(&router);
+        let service = service_fn(move |request| {
+            let router = Arc::clone(&router);
+            async move { Ok::<_, Infallible>(router.answer(request).await) }
+        });
+        let serving = http.serve_connection(TokioIo::new(stream), service).into_owned();
+        let serving = graceful.watch(serving);
+        tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::debug!(%error, "a connection ended with an error");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
+        tracing::warn!("requests still under way after {} s were cut off", GRACE.as_secs());
+    }
+}
+
+async fn accepted(result: std::io::Result<(TcpStream, SocketAddr)>) -> std::io::Result<TcpStream> {
+    match result {
+        Ok((stream, _)) => {
+            // A reply is one write; waiting to fill a packet only adds latency.
+            let _ = stream.set_nodelay(true);
+            Ok(stream)
+        }
+        Err(error) => {
+            // Out of descriptors, most likely: without a pause this loop would spin.
+            tracing::warn!(%error, "cannot accept a connection");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Err(error)
+        }
+    }
+}
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut http = Builder::new(TokioExecutor::new());
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ_TIMEOUT)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEADER_BYTES_MAX.max(8192))
+        .pipeline_flush(true);
+    http.http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(H2_STREAMS_MAX)
+        .max_header_list_size(HEADER_BYTES_MAX as u32)
+        .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(H2_PING_EVERY);
+    http
+}

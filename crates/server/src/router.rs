@@ -1,0 +1,68 @@
+//! What a request on the one HTTP port means: a JSON service's call, a Snowflake driver's, or S3's.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hydrant_bucket::Bucket;
+use hydrant_wire::ApiError;
+use hydrant_wire::json::JsonFront;
+use hydrant_wire::origin::{self, AllowedHosts};
+use hydrant_wire::sigv4::{BodyHash, ServiceKind, Verifier};
+use hyper::body::Incoming;
+
+/// A reply's body, whole or streamed from a file.
+pub(crate) type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Everything that answers on the HTTP port.
+pub(crate) struct Router {
+    /// Kinesis and Firehose.
+    pub(crate) json: JsonFront,
+    /// S3.
+    pub(crate) bucket: Arc<Bucket>,
+    /// Whose signatures are good.
+    pub(crate) verifier: Arc<Verifier>,
+    /// Hosts that may be named while signatures are not verified.
+    pub(crate) hosts: AllowedHosts,
+}
+
+impl Router {
+    /// Answers one request. Never fails: what goes wrong is in the reply.
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        if !self.verifier.verifies()
+            && let Err(refusal) = origin::check(&parts, &self.hosts)
+        {
+            return plain(StatusCode::FORBIDDEN, &refusal);
+        }
+        if parts.headers.contains_key("x-amz-target") {
+            let reply = self.json.answer(Request::from_parts(parts, body)).await;
+            return reply.map(boxed);
+        }
+        match self.verifier.authenticate(&parts, BodyHash::Streaming, ServiceKind::S3) {
+            Ok(caller) => {
+                let request = Request::from_parts(parts, body);
+                self.bucket.handle(&caller.principal, request).await
+            }
+            Err(refusal) => self.bucket.refuse(&refusal),
+        }
+    }
+}
+
+fn whole(body: impl Into<Bytes>) -> Body {
+    boxed(Full::new(body.into()))
+}
+
+fn boxed(body: Full<Bytes>) -> Body {
+    body.map_err(|never| match never {}).boxed_unsync()
+}
+
+fn plain(status: StatusCode, error: &ApiError) -> Response<Body> {
+    let mut response = Response::new(whole(format!("{}: {}\n", error.code, error.message)));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}

@@ -1,0 +1,360 @@
+//! Puts the parts together, in the order they depend on each other, and takes them apart again.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use hydrant_bucket::{Bucket, BucketOptions};
+use hydrant_core::catalog::StreamCatalog;
+use hydrant_core::control::ControlStore;
+use hydrant_core::destination::{Destination, DestinationSettings, MakeDestination};
+use hydrant_core::log::LogEngine;
+use hydrant_core::notify::Doorbell;
+use hydrant_core::{Clock, Random, SystemClock};
+use hydrant_delivery::{Delivery, Ports};
+use hydrant_destinations::s3::{OpenBucket, S3Destination};
+use hydrant_kinesis::Kinesis;
+use hydrant_storage::{Control, DataDir, Log, LogOptions};
+use hydrant_wire::JsonService;
+use hydrant_wire::json::JsonFront;
+use hydrant_wire::origin::AllowedHosts;
+use hydrant_wire::sigv4::{AccessKey, Credentials, Verifier};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, Admin};
+use crate::config::{NamedSecret, Secret, Settings};
+use crate::listener;
+use crate::router::Router;
+use crate::stores::{Elsewhere, Stores};
+
+/// How long one part may take to stop before the process ends without it.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where a server answers. Written to `endpoints.json` in the data directory once it does.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(crate) struct Endpoints {
+    /// URL of the AWS APIs and of Snowflake's drivers.
+    pub(crate) aws: String,
+    /// Host and port of SQL over the PostgreSQL protocol.
+    pub(crate) sql: String,
+    /// URL of the admin endpoint.
+    pub(crate) admin: String,
+    /// This process.
+    pub(crate) pid: u32,
+}
+
+/// A server that answers.
+pub(crate) struct Running {
+    /// Where it answers.
+    pub(crate) endpoints: Endpoints,
+    /// What the demo signs with: a configured key, or any.
+    pub(crate) own_key: NamedSecret,
+    /// Whom the demo logs in as; `None` where everybody may.
+    pub(crate) own_user: Option<NamedSecret>,
+    /// Whether every signature is taken.
+    pub(crate) open: bool,
+    data_dir: PathBuf,
+    parts: Parts,
+}
+
+/// What has to be stopped, in the order of stopping.
+struct Parts {
+    admin: Arc<Admin>,
+    delivery: Arc<Delivery>,
+    /// Ends what runs beside requests: pipes and streams under way.
+    workers: CancellationToken,
+    worker_tasks: Vec<JoinHandle<()>>,
+    /// Ends the endpoints.
+    endpoints: CancellationToken,
+    endpoint_tasks: Vec<JoinHandle<()>>,
+    log: Arc<Log>,
+    control: Arc<Control>,
+}
+
+struct Listeners {
+    http: TcpListener,
+    sql: TcpListener,
+    admin: TcpListener,
+}
+
+impl Listeners {
+    async fn bind(settings: &Settings) -> Result<Self> {
+        Ok(Self {
+            http: listener::bind("--listen", settings.listen).await?,
+            sql: listener::bind("--pg-listen", settings.pg_listen).await?,
+            admin: listener::bind("--admin-listen", settings.admin_listen).await?,
+        })
+    }
+
+    fn endpoints(&self) -> Result<Endpoints> {
+        Ok(Endpoints {
+            aws: format!("http://{}", self.http.local_addr()?),
+            sql: self.sql.local_addr()?.to_string(),
+            admin: format!("http://{}", self.admin.local_addr()?),
+            pid: std::process::id(),
+        })
+    }
+}
+
+/// What every part is made with.
+struct Base {
+    clock: Arc<dyn Clock>,
+    random: Arc<Random>,
+    control: Arc<Control>,
+    log: Arc<Log>,
+    catalog: Arc<StreamCatalog>,
+    doorbell: Doorbell,
+    verifier: Arc<Verifier>,
+    stores: Stores,
+}
+
+impl Base {
+    async fn open(settings: &Settings, endpoints: &Endpoints) -> Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).context("the system gives no randomness")?;
+        let random = Arc::new(Random::from_entropy(seed));
+
+        let dir = DataDir::open(&settings.data_dir)?;
+        let control = Control::open(&dir)?;
+        let options = LogOptions {
+            segment_bytes: settings.segment_mib << 20,
+            cache_bytes: (settings.tail_cache_mib << 20) as usize,
+            ..LogOptions::default()
+        };
+        let store: Arc<dyn ControlStore> = control.clone();
+        let log = Log::open(&dir, options, Arc::clone(&store), Arc::clone(&clock), &random)?;
+        let catalog = Arc::new(StreamCatalog::open(store).await?);
+
+        let own_key = own_key(&random);
+        let open = settings.access_keys.is_empty();
+        let keys = settings.access_keys.iter().chain([&own_key]).map(access_key).collect();
+        let credentials = if open { Credentials::Any } else { Credentials::Keys(keys) };
+        let account = settings.account_id.clone();
+        let verifier = Arc::new(Verifier::new(credentials, account, Arc::clone(&clock)));
+        let stores = Stores {
+            own_endpoint: endpoints.aws.clone(),
+            own_key,
+            open,
+            elsewhere: Elsewhere::of(settings),
+        };
+        let doorbell = Doorbell::new();
+        Ok(Self { clock, random, control, log, catalog, doorbell, verifier, stores })
+    }
+
+    fn store(&self) -> Arc<dyn ControlStore> {
+        self.control.clone()
+    }
+
+    async fn kinesis(&self) -> Result<Arc<Kinesis>> {
+        let kinesis = Kinesis::open(
+            self.log.clone(),
+            self.control.as_ref(),
+            Arc::clone(&self.catalog),
+            Arc::clone(&self.clock),
+            &self.random,
+            hydrant_kinesis::Options::default(),
+        );
+        Ok(Arc::new(kinesis.await?))
+    }
+
+    async fn delivery(&self) -> Result<Arc<Delivery>> {
+        let ports = Ports {
+            log: self.log.clone() as Arc<dyn LogEngine>,
+            control: self.store(),
+            streams: Arc::clone(&self.catalog),
+            clock: Arc::clone(&self.clock),
+            random: Arc::clone(&self.random),
+            make_destination: destinations(self.stores.clone()),
+        };
+        Ok(Delivery::start(ports, hydrant_delivery::Options::default()).await?)
+    }
+
+    fn bucket(&self, settings: &Settings) -> Result<Arc<Bucket>> {
+        let dir = settings.data_dir.join("bucket");
+        let mut options = BucketOptions::new(dir, settings.account_id.clone());
+        options.domains.extend(settings.allow_hosts.iter().cloned());
+        if !self.stores.open {
+            let keys = settings.access_keys.clone();
+            let own = self.stores.own_key.clone();
+            options.secrets = Some(Arc::new(move |id: &str| {
+                let key = keys.iter().chain([&own]).find(|k| k.name == id);
+                key.map(|k| k.secret.0.clone())
+            }));
+        }
+        let (clock, random) = (Arc::clone(&self.clock), Arc::clone(&self.random));
+        Ok(Bucket::open(options, self.store(), clock, random, self.doorbell.clone())?)
+    }
+}
+
+/// The key that hydrant's own parts sign with, for the life of this process.
+fn own_key(random: &Random) -> NamedSecret {
+    let [id, low, high] = std::array::from_fn(|_| random.next_u64());
+    NamedSecret { name: format!("HYDR{id:016X}"), secret: Secret(format!("{low:016x}{high:016x}")) }
+}
+
+fn access_key(key: &NamedSecret) -> AccessKey {
+    AccessKey { id: key.name.clone(), secret: key.secret.0.clone(), account: None }
+}
+
+fn destinations(stores: Stores) -> MakeDestination {
+    let open: OpenBucket = Arc::new(move |bucket| stores.destination(bucket));
+    Arc::new(move |settings| match settings {
+        DestinationSettings::S3(settings) => S3Destination::open(settings, &open)
+            .map(|d| Arc::new(d) as Arc<dyn Destination>)
+            .map_err(|e| e.to_string()),
+    })
+}
+
+/// Starts everything; on return every endpoint answers. The error says what to do.
+pub(crate) async fn start(settings: &Settings) -> Result<Running> {
+    let metrics = install_metrics()?;
+    let admin = Arc::new(Admin { ready: AtomicBool::new(false), metrics });
+    // Addresses first: a second server must fail before it touches anything.
+    let listeners = Listeners::bind(settings).await?;
+    let endpoints = listeners.endpoints()?;
+    let base = Base::open(settings, &endpoints).await?;
+
+    let bucket = base.bucket(settings)?;
+    let kinesis = base.kinesis().await?;
+    let delivery = base.delivery().await?;
+
+    let (workers, ending) = (CancellationToken::new(), CancellationToken::new());
+    let mut worker_tasks = Vec::new();
+    let mut worker = |task: JoinHandle<()>| worker_tasks.push(task);
+    worker(tokio::spawn({
+        let (kinesis, workers) = (Arc::clone(&kinesis), workers.clone());
+        async move {
+            tokio::select! {
+                () = workers.cancelled() => {}
+                () = kinesis.run() => {}
+            }
+        }
+    }));
+    worker(tokio::spawn({
+        let (bucket, workers) = (Arc::clone(&bucket), workers.clone());
+        async move { sweep(&bucket, &workers).await }
+    }));
+
+    let services: Vec<Arc<dyn JsonService>> = vec![kinesis, Arc::clone(&delivery) as _];
+    let (verifier, random) = (Arc::clone(&base.verifier), Arc::clone(&base.random));
+    let router = Arc::new(Router {
+        json: JsonFront::new(services, Arc::clone(&verifier), Arc::clone(&random)),
+        bucket,
+        verifier,
+        hosts: AllowedHosts::loopback_and(settings.allow_hosts.iter().cloned()),
+    });
+    let places = settings.connections_max;
+    let endpoint_tasks = vec![
+        tokio::spawn(listener::serve(listeners.http, router, places, ending.clone())),
+        tokio::spawn(admin::serve(listeners.admin, Arc::clone(&admin), ending.clone())),
+    ];
+    admin.ready.store(true, Ordering::Release);
+    announce(&settings.data_dir, &endpoints)?;
+
+    let Base { log, control, stores, .. } = base;
+    let any = || NamedSecret { name: "test".to_owned(), secret: Secret("test".to_owned()) };
+    let parts = Parts {
+        admin,
+        delivery,
+        workers,
+        worker_tasks,
+        endpoints: ending,
+        endpoint_tasks,
+        log,
+        control,
+    };
+    Ok(Running {
+        endpoints,
+        own_key: settings.access_keys.first().cloned().unwrap_or_else(any),
+        own_user: settings.sql_users.first().cloned(),
+        open: stores.open,
+        data_dir: settings.data_dir.clone(),
+        parts,
+    })
+}
+
+impl Running {
+    /// Says where the server answers and how to reach it.
+    #[allow(clippy::print_stdout, reason = "what the command was asked for")]
+    pub(crate) fn greet(&self) {
+        let Endpoints { aws, sql, admin, .. } = &self.endpoints;
+        let (host, port) = sql.rsplit_once(':').unwrap_or((sql, ""));
+        let keys = if self.open {
+            " AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test"
+        } else {
+            " AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…"
+        };
+        println!(
+            "hydrant {} serves from {}
+
+  Kinesis, Firehose, S3, Snowflake's drivers   {aws}
+  SQL (PostgreSQL protocol)                    {sql}
+  health, metrics                              {admin}
+
+  export AWS_ENDPOINT_URL={aws}{keys} AWS_REGION=us-east-1
+  psql -h {host} -p {port} -U hydrant
+",
+            env!("CARGO_PKG_VERSION"),
+            self.data_dir.display(),
+        );
+    }
+
+    /// Stops: finishes what was acknowledged, then closes what holds it. What is late is left; it is
+    /// on disk all the same.
+    pub(crate) async fn stop(self) {
+        let mut parts = self.parts;
+        parts.admin.ready.store(false, Ordering::Release);
+        // Deliveries and pipes use the endpoints, so they go first.
+        parts.workers.cancel();
+        patiently("deliveries", parts.delivery.shutdown()).await;
+        for task in &mut parts.worker_tasks {
+            patiently("a worker", task).await;
+        }
+        parts.endpoints.cancel();
+        for task in &mut parts.endpoint_tasks {
+            patiently("an endpoint", task).await;
+        }
+        patiently("the log", parts.log.close()).await;
+        patiently("the control store", parts.control.close()).await;
+        let _ = std::fs::remove_file(self.data_dir.join(ENDPOINTS_FILE));
+        tracing::info!("stopped");
+    }
+}
+
+async fn patiently<T>(what: &str, part: impl Future<Output = T>) {
+    if tokio::time::timeout(STOP_PATIENCE, part).await.is_err() {
+        tracing::warn!("{what} did not stop within {} s", STOP_PATIENCE.as_secs());
+    }
+}
+
+/// Clears away what an earlier crash left in the bucket's directory.
+async fn sweep(bucket: &Bucket, workers: &CancellationToken) {
+    tokio::select! {
+        () = workers.cancelled() => {}
+        swept = bucket.sweep() => match swept {
+            Ok(swept) => tracing::debug!(?swept, "swept the bucket's directory"),
+            Err(error) => tracing::warn!(%error, "cannot sweep the bucket's directory"),
+        },
+    }
+}
+
+const ENDPOINTS_FILE: &str = "endpoints.json";
+
+/// Leaves the endpoints where a script finds them, whole or not at all.
+fn announce(dir: &Path, endpoints: &Endpoints) -> Result<()> {
+    let (file, draft) = (dir.join(ENDPOINTS_FILE), dir.join(".endpoints.json"));
+    std::fs::write(&draft, serde_json::to_vec_pretty(endpoints)?)
+        .and_then(|()| std::fs::rename(&draft, &file))
+        .with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn install_metrics() -> Result<PrometheusHandle> {
+    PrometheusBuilder::new().install_recorder().context("cannot start the metrics")
+}
