@@ -1,0 +1,333 @@
+//! Requests about statements: run, fetch the result, abort, look at the state.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::Shared;
+use super::binding::{Binding, values};
+use super::body::Parameters;
+use super::reply::{Failure, Reply};
+use super::run::{Ran, Work, run, several};
+use super::store::{Connected, Outcome, QUERIES_RUNNING_MAX, Query};
+use crate::session::SqlError;
+
+/// Bytes of a statement's text kept to be shown.
+const TEXT_BYTES_MAX: usize = 1_024;
+/// Most statements in one request: their answers are all kept to be fetched.
+const STATEMENTS_MAX: usize = 8;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct QueryRequest {
+    sql_text: String,
+    #[serde(default)]
+    async_exec: bool,
+    #[serde(default)]
+    describe_only: Option<bool>,
+    bindings: Option<HashMap<String, Binding>>,
+    bind_stage: Option<String>,
+    parameters: Option<Map<String, Value>>,
+}
+
+/// `POST /queries/v1/query-request`.
+pub(super) async fn request(
+    shared: &Arc<Shared>,
+    session: &Arc<Connected>,
+    parameters: &Parameters,
+    wanted: QueryRequest,
+) -> Result<Reply, Failure> {
+    let request = parameters.get("requestId").unwrap_or_default();
+    if !request.is_empty()
+        && let Some(query) = session.by_request(request)
+    {
+        return Ok(wait(shared, session, &query).await);
+    }
+    if let Some(id) = result_scan(&wanted.sql_text)
+        && let Some(query) = session.by_id(id)
+    {
+        return Ok(wait(shared, session, &query).await);
+    }
+    let id = uuid::Builder::from_random_bytes(shared.random.bytes()).into_uuid().to_string();
+    let text = beginning(&wanted.sql_text).to_owned();
+    let is_async = wanted.async_exec;
+    let work = match work(shared, wanted) {
+        Ok(work) => work,
+        Err(e) => return Ok(Reply::error(&id, &e)),
+    };
+    let (sender, outcome) = watch::channel(None);
+    let query = Arc::new(Query {
+        id,
+        request: request.to_owned(),
+        text,
+        started: shared.clock.now(),
+        outcome,
+        task: Mutex::new(None),
+        stopped: AtomicBool::new(false),
+    });
+    if !session.keep(Arc::clone(&query)) {
+        let text =
+            format!("more than {QUERIES_RUNNING_MAX} statements of this session are running");
+        return Err(Failure::crowded(text));
+    }
+    let running = tokio::spawn(execute(
+        Arc::clone(shared),
+        Arc::clone(session),
+        Arc::clone(&query),
+        work,
+        sender,
+    ));
+    *query.task.lock() = Some(running.abort_handle());
+    if is_async {
+        return Ok(in_progress(&query, "333334"));
+    }
+    Ok(wait(shared, session, &query).await)
+}
+
+/// What a request asks for, once it is known to be something that can be run.
+fn work(shared: &Shared, wanted: QueryRequest) -> Result<Work, SqlError> {
+    let refused = |code, sqlstate, message: String| Err(SqlError { code, sqlstate, message });
+    if wanted.bind_stage.is_some() {
+        let text = "Unsupported feature 'values bound through a stage'.".to_owned();
+        return refused(2, "0A000", text);
+    }
+    let values = values(wanted.bindings)?;
+    let statements = shared.sessions.split(&wanted.sql_text)?;
+    let count = wanted.parameters.as_ref().and_then(|all| all.get("MULTI_STATEMENT_COUNT"));
+    let count = count.and_then(|n| n.as_u64().or_else(|| n.as_str()?.parse().ok())).unwrap_or(1);
+    match statements.len() {
+        0 => {
+            let text =
+                "SQL compilation error:\nsyntax error line 1 at position 0 unexpected '<EOF>'.";
+            refused(1_003, "42000", text.to_owned())
+        }
+        found if count != 0 && found as u64 != count => {
+            let text = format!(
+                "Actual statement count {found} did not match the desired statement count {count}."
+            );
+            refused(8, "0A000", text)
+        }
+        found if found > STATEMENTS_MAX => {
+            refused(8, "0A000", format!("more than {STATEMENTS_MAX} statements in one request"))
+        }
+        found if found > 1 && !values.is_empty() => {
+            refused(2, "0A000", "Unsupported feature 'values bound to several statements'.".into())
+        }
+        _ => Ok(Work { statements, values, describe: wanted.describe_only.unwrap_or_default() }),
+    }
+}
+
+/// Runs a request's statements to their end and keeps the answer. Nothing waits for it here, so it
+/// outlives the connection that asked.
+async fn execute(
+    shared: Arc<Shared>,
+    session: Arc<Connected>,
+    query: Arc<Query>,
+    work: Work,
+    sender: watch::Sender<Option<Outcome>>,
+) {
+    let mut engine = session.engine.lock().await;
+    let mut done: Vec<(String, u32)> = Vec::new();
+    let mut last = Err(SqlError { code: 603, sqlstate: "XX000", message: String::new() });
+    for statement in &work.statements {
+        let alone = work.statements.len() == 1;
+        let id = if alone { query.id.clone() } else { child(&shared) };
+        last = run(engine.as_mut(), &id, &work, statement).await;
+        match &last {
+            Ok(ran) if !alone => {
+                keep_child(&shared, &session, &id, statement, ran);
+                done.push((id, ran.kind));
+            }
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    let reply = match &last {
+        Ok(_) if work.statements.len() > 1 => Ok(several(engine.as_ref(), &query.id, &done)),
+        Ok(ran) => Ok(ran.reply.clone()),
+        Err(e) => Err(e),
+    };
+    drop(engine);
+    let outcome = outcome(&shared, &query.id, reply);
+    sender.send_replace(Some(outcome));
+}
+
+fn child(shared: &Shared) -> String {
+    uuid::Builder::from_random_bytes(shared.random.bytes()).into_uuid().to_string()
+}
+
+/// Keeps the answer to one of several statements under its own id.
+fn keep_child(shared: &Shared, session: &Connected, id: &str, statement: &str, ran: &Ran) {
+    let (_, outcome) = watch::channel(Some(outcome(shared, id, Ok(ran.reply.clone()))));
+    session.keep(Arc::new(Query {
+        id: id.to_owned(),
+        request: String::new(),
+        text: beginning(statement).to_owned(),
+        started: shared.clock.now(),
+        outcome,
+        task: Mutex::new(None),
+        stopped: AtomicBool::new(false),
+    }));
+}
+
+fn outcome(shared: &Shared, id: &str, reply: Result<Reply, &SqlError>) -> Outcome {
+    let ended = shared.clock.now();
+    let failed = |e: &SqlError| Outcome {
+        reply: Reply::error(id, e),
+        error: Some((format!("{:06}", e.code), e.message.clone())),
+        ended,
+        _waiting: None,
+    };
+    let reply = match reply {
+        Ok(reply) => reply,
+        Err(e) => return failed(e),
+    };
+    match shared.store.wait_room(reply.0.len()) {
+        Some(waiting) => Outcome { reply, error: None, ended, _waiting: Some(Arc::new(waiting)) },
+        None => failed(&SqlError {
+            code: 607,
+            sqlstate: "53200",
+            message: "Too many large results wait to be fetched: try again.".into(),
+        }),
+    }
+}
+
+/// The answer to a statement, if it comes in time; else where to ask for it again.
+async fn wait(shared: &Shared, session: &Connected, query: &Query) -> Reply {
+    let mut outcome = query.outcome.clone();
+    let ended = outcome.wait_for(Option::is_some);
+    match timeout(shared.options.statement_wait, ended).await {
+        Err(_) => in_progress(query, "333333"),
+        Ok(Ok(found)) => match found.as_ref() {
+            Some(outcome) => {
+                session.handed_over(query, &outcome.reply);
+                outcome.reply.clone()
+            }
+            None => lost(query),
+        },
+        Ok(Err(_)) => lost(query),
+    }
+}
+
+/// A statement that ended without an answer: it was stopped, or it panicked.
+fn lost(query: &Query) -> Reply {
+    let (code, sqlstate, message) = if query.stopped.load(Ordering::Relaxed) {
+        (604, "57014", "SQL execution canceled".to_owned())
+    } else {
+        (603, "XX000", format!("SQL execution internal error: query {}", query.id))
+    };
+    Reply::error(&query.id, &SqlError { code, sqlstate, message })
+}
+
+fn in_progress(query: &Query, code: &str) -> Reply {
+    let data = json!({
+        "queryId": query.id,
+        "getResultUrl": format!("/queries/{}/result", query.id),
+        "queryAbortsAfterSecs": 300,
+        "progressDesc": null,
+    });
+    let message = json!("Query execution in progress.");
+    Reply::envelope(&data, json!(code), message, true)
+}
+
+/// `GET /queries/{id}/result`.
+pub(super) async fn result(
+    shared: &Shared,
+    session: &Connected,
+    id: &str,
+) -> Result<Reply, Failure> {
+    match session.by_id(id) {
+        Some(query) => Ok(wait(shared, session, &query).await),
+        None => {
+            let message = format!("Statement {id} not found");
+            Ok(Reply::error(id, &SqlError { code: 709, sqlstate: "02000", message }))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AbortRequest {
+    request_id: Option<String>,
+}
+
+/// `POST /queries/v1/abort-request`: stops the statement of another request.
+pub(super) fn abort_request(session: &Connected, wanted: &AbortRequest) -> Result<Reply, Failure> {
+    let request = wanted.request_id.as_deref().unwrap_or_default();
+    Ok(stop(session.by_request(request).filter(|_| !request.is_empty())))
+}
+
+/// `POST /queries/{id}/abort-request`.
+pub(super) fn abort(session: &Connected, id: &str) -> Result<Reply, Failure> {
+    Ok(stop(session.by_id(id)))
+}
+
+fn stop(query: Option<Arc<Query>>) -> Reply {
+    match query.filter(|query| query.is_running()) {
+        Some(query) => {
+            query.stop();
+            Reply::success(&Value::Null)
+        }
+        None => {
+            let message = "Identified SQL statement is not currently executing.".to_owned();
+            Reply::error("", &SqlError { code: 605, sqlstate: "57014", message })
+        }
+    }
+}
+
+/// `GET /monitoring/queries/{id}`.
+pub(super) fn monitor(session: &Connected, id: &str) -> Reply {
+    let queries: Vec<Value> = session.by_id(id).iter().map(|query| state(session, query)).collect();
+    Reply::success(&json!({"queries": queries}))
+}
+
+fn state(session: &Connected, query: &Query) -> Value {
+    let ended = query.outcome.borrow().as_ref().map(|o| (o.ended, o.error.clone()));
+    let (end, error) = match &ended {
+        Some((end, error)) => (Some(*end), error.clone()),
+        None => (None, None),
+    };
+    let status = match (&ended, &error) {
+        (Some(_), None) => "SUCCESS",
+        (Some(_), Some(_)) => "FAILED_WITH_ERROR",
+        (None, _) if query.is_running() => "RUNNING",
+        (None, _) if query.stopped.load(Ordering::Relaxed) => "ABORTED",
+        (None, _) => "FAILED_WITH_INCIDENT",
+    };
+    let (code, message) = error.unzip();
+    json!({
+        "id": query.id,
+        "status": status,
+        "state": status,
+        "sqlText": query.text,
+        "sessionId": session.id,
+        "userName": session.user,
+        "startTime": query.started.as_millis(),
+        "endTime": end.map_or(0, |end| end.as_millis()),
+        "totalDuration": end.map_or(0, |end| end.since(query.started).as_millis() as u64),
+        "errorCode": code,
+        "errorMessage": message,
+    })
+}
+
+/// The id in `select * from table(result_scan('…'))`, by which the Python driver fetches the result
+/// of a statement it did not wait for.
+fn result_scan(sql: &str) -> Option<&str> {
+    let rest = strip_prefix(sql.trim(), "select * from table(result_scan('")?;
+    rest.trim_end_matches(';').strip_suffix("'))")
+}
+
+fn strip_prefix<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    let head = text.get(..prefix.len())?;
+    head.eq_ignore_ascii_case(prefix).then(|| &text[prefix.len()..])
+}
+
+fn beginning(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
+}
