@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -99,8 +100,12 @@ fn work(shared: &Shared, wanted: QueryRequest) -> Result<Work, SqlError> {
     }
     let values = values(wanted.bindings)?;
     let statements = shared.sessions.split(&wanted.sql_text)?;
-    let count = wanted.parameters.as_ref().and_then(|all| all.get("MULTI_STATEMENT_COUNT"));
-    let count = count.and_then(|n| n.as_u64().or_else(|| n.as_str()?.parse().ok())).unwrap_or(1);
+    let parameter = |name: &str| {
+        let value = wanted.parameters.as_ref()?.get(name)?;
+        value.as_u64().or_else(|| value.as_str()?.parse().ok())
+    };
+    let count = parameter("MULTI_STATEMENT_COUNT").unwrap_or(1);
+    let limit = parameter("STATEMENT_TIMEOUT_IN_SECONDS").filter(|&secs| secs > 0);
     match statements.len() {
         0 => {
             let text =
@@ -119,7 +124,12 @@ fn work(shared: &Shared, wanted: QueryRequest) -> Result<Work, SqlError> {
         found if found > 1 && !values.is_empty() => {
             refused(2, "0A000", "Unsupported feature 'values bound to several statements'.".into())
         }
-        _ => Ok(Work { statements, values, describe: wanted.describe_only.unwrap_or_default() }),
+        _ => Ok(Work {
+            statements,
+            values,
+            describe: wanted.describe_only.unwrap_or_default(),
+            limit: limit.map(Duration::from_secs),
+        }),
     }
 }
 
@@ -138,7 +148,7 @@ async fn execute(
     for statement in &work.statements {
         let alone = work.statements.len() == 1;
         let id = if alone { query.id.clone() } else { child(&shared) };
-        last = run(engine.as_mut(), &id, &work, statement).await;
+        last = in_time(work.limit, run(engine.as_mut(), &id, &work, statement)).await;
         match &last {
             Ok(ran) if !alone => {
                 keep_child(&shared, &session, &id, statement, ran);
@@ -156,6 +166,21 @@ async fn execute(
     drop(engine);
     let outcome = outcome(&shared, &query.id, reply);
     sender.send_replace(Some(outcome));
+}
+
+/// Snowflake's STATEMENT_TIMEOUT_IN_SECONDS: a statement that takes longer is dropped.
+async fn in_time(
+    limit: Option<Duration>,
+    running: impl Future<Output = Result<Ran, SqlError>>,
+) -> Result<Ran, SqlError> {
+    let Some(limit) = limit else { return running.await };
+    timeout(limit, running).await.unwrap_or_else(|_| {
+        let message = format!(
+            "Statement reached its statement or warehouse timeout of {} second(s) and was canceled.",
+            limit.as_secs()
+        );
+        Err(SqlError { code: 630, sqlstate: "57014", message })
+    })
 }
 
 fn child(shared: &Shared) -> String {

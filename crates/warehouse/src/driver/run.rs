@@ -1,5 +1,7 @@
 //! Running a request's statements: what the engine says, as the driver's JSON.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::login::formats;
@@ -21,6 +23,8 @@ pub(super) struct Work {
     pub(super) statements: Vec<String>,
     pub(super) values: Vec<Option<String>>,
     pub(super) describe: bool,
+    /// How long each statement may take.
+    pub(super) limit: Option<Duration>,
 }
 
 /// A statement that has been run: its answer, and the type it is of.

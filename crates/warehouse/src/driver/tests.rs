@@ -157,6 +157,11 @@ async fn errors_have_code_state_and_text() {
     assert!(reply["message"].as_str().unwrap().contains("does not exist or not authorized"));
     assert_eq!(driver.sql("select panic").await["code"], "000603");
     assert_eq!(driver.sql("").await["code"], "001003");
+    let limit = json!({"STATEMENT_TIMEOUT_IN_SECONDS": 1});
+    let body = json!({"sqlText": "select forever", "asyncExec": true, "parameters": limit});
+    let id = driver.run(body).await["data"]["queryId"].as_str().unwrap().to_owned();
+    let reply = finished(&mut driver, &format!("/queries/{id}/result")).await;
+    assert_eq!(reply["code"], "000630");
     let reply = driver.sql("insert x; insert y").await;
     assert_eq!(
         reply["message"],
