@@ -100,6 +100,8 @@ impl Connection {
             // What is already here is answered before anything is sent: a pipeline costs one write.
             if reader.buffer().is_empty() {
                 self.flush().await?;
+            } else {
+                self.flush_if_full().await?;
             }
             let Some(message) = self.next(reader).await? else { return Ok(()) };
             match message {

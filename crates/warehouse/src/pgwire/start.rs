@@ -175,6 +175,12 @@ async fn open(server: Arc<Server>, mut stream: TcpStream, parameters: BTreeMap<S
             return refuse(&mut stream, report).await;
         }
     }
+    for name in ["options", "replication"] {
+        if let Some(value) = parameters.get(name).filter(|value| !value.is_empty()) {
+            let text = format!("startup parameter \"{name}\" is not supported: \"{value}\"");
+            return refuse(&mut stream, Report::new("0A000", text)).await;
+        }
+    }
     let user = parameters.get("user").map(String::as_str).unwrap_or_default();
     let names = Names {
         database: parameters.get("database").filter(|name| !name.is_empty()).map(|name| fold(name)),
