@@ -5,13 +5,14 @@
 //! across an await.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::arn::Arn;
 use crate::clock::Timestamp;
@@ -23,6 +24,9 @@ use crate::sequence::{RecordIndex, SequenceNumber};
 
 const PREFIX: &str = "streams/";
 const NEXT_UID: &str = "log/next-shard-uid";
+/// Shard names claimed from the store at a time.
+const UIDS_CLAIMED: u64 = 1_000;
+const WRITE_LOCKS: usize = 64;
 
 /// A shard's number in its stream; shown as `shardId-000000000000`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -208,11 +212,20 @@ type Key = (Scope, StreamName);
 /// Every stream of this installation.
 ///
 /// One process writes; its copy in memory is therefore the rows' content. (With a shared control
-/// store, later, the copy is held under a lease.)
+/// store, later, the copy is held under a lease.) A write whose answer is lost, or that nobody waits
+/// for any more, is followed up, so that the copy does not stay behind.
 pub struct StreamCatalog {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     store: Arc<dyn ControlStore>,
     held: RwLock<BTreeMap<Key, Held>>,
     changes: watch::Sender<u64>,
+    /// Orders the writes of one stream; a stream's name says which lock is its.
+    writing: [Mutex<()>; WRITE_LOCKS],
+    /// Shard names claimed from the store and not given out.
+    claimed: Mutex<Range<u64>>,
 }
 
 impl StreamCatalog {
@@ -224,12 +237,19 @@ impl StreamCatalog {
             let id = (stream.scope.clone(), stream.name.clone());
             held.insert(id, Held { stream: Arc::new(stream), version: entry.version });
         }
-        Ok(Self { store, held: RwLock::new(held), changes: watch::Sender::new(0) })
+        let inner = Inner {
+            store,
+            held: RwLock::new(held),
+            changes: watch::Sender::new(0),
+            writing: std::array::from_fn(|_| Mutex::default()),
+            claimed: Mutex::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The stream, whatever its status.
     pub fn get(&self, scope: &Scope, name: &StreamName) -> Option<Held> {
-        self.held.read().get(&(scope.clone(), name.clone())).cloned()
+        self.inner.held.read().get(&(scope.clone(), name.clone())).cloned()
     }
 
     /// Streams of one account and region by name, those after `after`, at most `limit`.
@@ -243,7 +263,8 @@ impl StreamCatalog {
             Some(name) => Bound::Excluded((scope.clone(), name.clone())),
             None => Bound::Included((scope.clone(), StreamName::least())),
         };
-        self.held
+        self.inner
+            .held
             .read()
             .range((from, Bound::Unbounded))
             .take_while(|((s, _), _)| s == scope)
@@ -254,70 +275,134 @@ impl StreamCatalog {
 
     /// Every stream, of every account and region.
     pub fn all(&self) -> Vec<Arc<Stream>> {
-        self.held.read().values().map(|h| Arc::clone(&h.stream)).collect()
+        self.inner.held.read().values().map(|h| Arc::clone(&h.stream)).collect()
     }
 
     /// Writes a stream: a new one if `seen` is `None`, else a change of that version. Durable on
     /// return. Fails with [`ControlError::Conflict`] if somebody else was faster: read, decide again.
+    /// After [`ControlError::Unavailable`] what is read says whether it took effect.
     pub async fn put(&self, stream: Stream, seen: Option<u64>) -> Result<Held, ControlError> {
-        let row = row_key(&stream.scope, &stream.name);
-        let write = match seen {
-            None => Write::insert(row, &stream),
-            Some(version) => Write::update(row, version, &stream),
-        };
-        let version = self.store.commit(vec![write]).await?;
-        let id = (stream.scope.clone(), stream.name.clone());
-        let new = Held { stream: Arc::new(stream), version };
-        {
-            let mut held = self.held.write();
-            // Two commits may return in either order; the later version is the truth.
-            let slot = held.entry(id).or_insert_with(|| new.clone());
-            if slot.version < version {
-                *slot = new.clone();
-            }
-        }
-        self.changed();
-        Ok(new)
+        let inner = Arc::clone(&self.inner);
+        to_its_end(async move { inner.put(stream, seen).await }).await
     }
 
-    /// Removes a stream that was read at `version`. Durable on return.
+    /// Removes a stream that was read at `version`. Durable on return; fails as [`Self::put`] does.
     pub async fn remove(&self, stream: &Stream, version: u64) -> Result<(), ControlError> {
-        let row = row_key(&stream.scope, &stream.name);
-        self.store.commit(vec![Write::delete(row, version)]).await?;
+        let inner = Arc::clone(&self.inner);
         let id = (stream.scope.clone(), stream.name.clone());
-        let mut held = self.held.write();
-        if held.get(&id).is_some_and(|h| h.version <= version) {
-            held.remove(&id);
-        }
-        drop(held);
-        self.changed();
-        Ok(())
+        to_its_end(async move { inner.remove(id, version).await }).await
     }
 
     /// `count` shard names nobody has had. Durable on return: a crash may skip some, never repeat.
     pub async fn allocate_shards(&self, count: u32) -> Result<Vec<ShardUid>, ControlError> {
+        let mut claimed = self.inner.claimed.lock().await;
+        while claimed.end - claimed.start < u64::from(count) {
+            // What is left of the last claim is given up: names need not be dense.
+            *claimed = self.inner.claim(u64::from(count).max(UIDS_CLAIMED)).await?;
+        }
+        let first = claimed.start;
+        claimed.start += u64::from(count);
+        Ok((first..claimed.start).map(ShardUid).collect())
+    }
+
+    /// Sees a new value whenever any stream changed: what a tap waits on for new shards.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes.subscribe()
+    }
+}
+
+/// Runs a write to its end even if the caller goes away.
+async fn to_its_end<T: Send + 'static>(
+    write: impl Future<Output = Result<T, ControlError>> + Send + 'static,
+) -> Result<T, ControlError> {
+    let ended = tokio::spawn(write).await;
+    ended.unwrap_or_else(|e| Err(ControlError::Unavailable(e.to_string())))
+}
+
+impl Inner {
+    async fn put(&self, stream: Stream, seen: Option<u64>) -> Result<Held, ControlError> {
+        let id = (stream.scope.clone(), stream.name.clone());
+        let _order = self.lock(&id).await;
+        let row = row_key(&id);
+        let write = match seen {
+            None => Write::insert(row, &stream),
+            Some(version) => Write::update(row, version, &stream),
+        };
+        match self.store.commit(vec![write]).await {
+            Ok(version) => {
+                let new = Held { stream: Arc::new(stream), version };
+                self.publish(id, Some(new.clone()));
+                Ok(new)
+            }
+            Err(e) => Err(self.follow_up(id, e).await),
+        }
+    }
+
+    async fn remove(&self, id: Key, version: u64) -> Result<(), ControlError> {
+        let _order = self.lock(&id).await;
+        match self.store.commit(vec![Write::delete(row_key(&id), version)]).await {
+            Ok(_) => {
+                self.publish(id, None);
+                Ok(())
+            }
+            Err(e) => Err(self.follow_up(id, e).await),
+        }
+    }
+
+    /// After a write of which it is unknown what it did, the row says it.
+    async fn follow_up(&self, id: Key, error: ControlError) -> ControlError {
+        if !matches!(error, ControlError::Conflict { .. } | ControlError::Unavailable(_)) {
+            return error;
+        }
+        let key = row_key(&id);
+        let row = async {
+            let Some(entry) = self.store.get(&key).await? else { return Ok(None) };
+            let stream = Arc::new(entry.json(&key)?);
+            Ok(Some(Held { stream, version: entry.version }))
+        };
+        match row.await {
+            Ok(held) => {
+                self.publish(id, held);
+                error
+            }
+            Err(e) => e,
+        }
+    }
+
+    async fn claim(&self, count: u64) -> Result<Range<u64>, ControlError> {
         loop {
             let seen = self.store.get(NEXT_UID).await?;
             let first: u64 = seen.as_ref().map_or(Ok(1), |e| e.json(NEXT_UID))?;
-            let next = first + u64::from(count);
+            let next = first + count;
             match self.store.commit(vec![Write::put(NEXT_UID, seen.as_ref(), &next)]).await {
-                Ok(_) => return Ok((first..next).map(ShardUid).collect()),
+                Ok(_) => return Ok(first..next),
                 Err(ControlError::Conflict { .. }) => {}
                 Err(e) => return Err(e),
             }
         }
     }
 
-    /// Sees a new value whenever any stream changed: what a tap waits on for new shards.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+    async fn lock(&self, id: &Key) -> MutexGuard<'_, ()> {
+        let mut hasher = DefaultHasher::new();
+        id.hash(&mut hasher);
+        self.writing[hasher.finish() as usize % WRITE_LOCKS].lock().await
     }
 
-    fn changed(&self) {
+    fn publish(&self, id: Key, new: Option<Held>) {
+        {
+            let mut held = self.held.write();
+            match new {
+                Some(new) => held.insert(id, new),
+                None => held.remove(&id),
+            };
+        }
         self.changes.send_modify(|n| *n += 1);
     }
 }
 
-fn row_key(scope: &Scope, name: &StreamName) -> String {
+fn row_key((scope, name): &Key) -> String {
     format!("{PREFIX}{scope}/{name}")
 }
+
+#[cfg(test)]
+mod tests;

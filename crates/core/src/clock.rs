@@ -77,28 +77,14 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
 }
 
-/// The machine's clock at start, moved on by tokio's monotonic clock.
-///
-/// A step of the machine's clock after the start is therefore not seen, and a paused tokio runtime
-/// moves this clock together with every sleep.
-#[derive(Debug)]
-pub struct SystemClock {
-    start: Timestamp,
-    origin: tokio::time::Instant,
-}
-
-impl SystemClock {
-    /// Reads the machine's clock, once. The caller's duty: one per process, made in `server`.
-    #[allow(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
-    pub fn start() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-        Self { start: Timestamp::from_millis(ms), origin: tokio::time::Instant::now() }
-    }
-}
+/// The machine's clock, read at every call: right also after the machine slept or its clock was set.
+#[derive(Debug, Default)]
+pub struct SystemClock;
 
 impl Clock for SystemClock {
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     fn now(&self) -> Timestamp {
-        self.start.plus(self.origin.elapsed())
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_millis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
     }
 }

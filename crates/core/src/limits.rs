@@ -39,6 +39,8 @@ pub const PUT_RECORD_BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// Largest body of a JSON request: the largest `PutRecords` in base64, with room for its names.
 pub const JSON_BODY_BYTES_MAX: usize = 16 << 20;
+/// Most bytes of JSON requests in memory at once; further ones wait for room before they are read.
+pub const JSON_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
 /// Deepest nesting of a JSON request.
 pub const JSON_DEPTH_MAX: usize = 64;
 /// Largest batch of one append, as encoded: the largest `PutRecords` with its framing.

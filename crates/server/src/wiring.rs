@@ -116,7 +116,7 @@ struct Base {
 
 impl Base {
     async fn open(settings: &Settings, endpoints: &Endpoints) -> Result<Self> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).context("the system gives no randomness")?;
         let random = Arc::new(Random::from_entropy(seed));

@@ -15,7 +15,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hydrant_core::Random;
-use hydrant_core::limits::{JSON_BODY_BYTES_MAX, JSON_DEPTH_MAX};
+use hydrant_core::limits::{JSON_BODY_BYTES_MAX, JSON_BYTES_IN_FLIGHT_MAX, JSON_DEPTH_MAX};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::api::{ApiError, JsonService};
 use crate::sigv4::{BodyHash, ServiceKind, Verifier};
@@ -38,6 +39,8 @@ pub struct JsonFront {
     services: Vec<(ServiceKind, Arc<dyn JsonService>)>,
     verifier: Arc<Verifier>,
     random: Arc<Random>,
+    /// Bytes of bodies that may be held at once, over all connections.
+    room: Semaphore,
 }
 
 impl std::fmt::Debug for JsonFront {
@@ -56,7 +59,7 @@ impl JsonFront {
         random: Arc<Random>,
     ) -> Self {
         let services = services.into_iter().map(|s| (kind_of(s.target()), s)).collect();
-        Self { services, verifier, random }
+        Self { services, verifier, random, room: Semaphore::new(JSON_BYTES_IN_FLIGHT_MAX) }
     }
 
     /// Answers one request. Never fails: what goes wrong is in the reply, in AWS's form, and every
@@ -110,8 +113,13 @@ impl JsonFront {
         };
         let keep = screened.is_ok();
         let deadline = Duration::from_secs(BODY_SECONDS_MAX);
-        let read = tokio::time::timeout(deadline, read_body(&mut body, &parts.headers, keep)).await;
-        let body = read.unwrap_or(Err(BodyError::TooSlow)).map_err(|e| refuse_body(e, parts))?;
+        let read = async {
+            let room = if keep { self.room_for(&parts.headers).await } else { None };
+            Ok((read_body(&mut body, &parts.headers, keep).await?, room))
+        };
+        let read = tokio::time::timeout(deadline, read).await;
+        let (body, _room) =
+            read.unwrap_or(Err(BodyError::TooSlow)).map_err(|e| refuse_body(e, parts))?;
         screened.map_err(|refusal| refusal.into_response(parts))?;
         let (kind, service, operation) =
             self.route(parts).map_err(|refusal| refusal.into_response(parts))?;
@@ -127,6 +135,13 @@ impl JsonFront {
         let mut response = Response::new(Full::new(reply));
         response.headers_mut().insert(CONTENT_TYPE, json_type(&parts.headers));
         Ok(response)
+    }
+
+    /// Waits until there is room for a body of the declared length, or of the greatest if it does
+    /// not say.
+    async fn room_for(&self, headers: &HeaderMap) -> Option<SemaphorePermit<'_>> {
+        let bytes = declared_bytes(headers).unwrap_or(u64::MAX).min(JSON_BODY_BYTES_MAX as u64);
+        self.room.acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX)).await.ok()
     }
 
     /// The service and the operation that a request names.
@@ -277,13 +292,16 @@ fn refuse_body(error: BodyError, parts: &Parts) -> Response<Full<Bytes>> {
 }
 
 /// Reads a body to its end. With `keep` unset, its bytes are dropped as they come.
+fn declared_bytes(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 async fn read_body<B>(body: &mut B, headers: &HeaderMap, keep: bool) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
 {
-    let declared = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|n| n > JSON_BODY_BYTES_MAX as u64) {
+    if declared_bytes(headers).is_some_and(|n| n > JSON_BODY_BYTES_MAX as u64) {
         return Err(BodyError::TooLarge);
     }
     let (mut whole, mut rest, mut bytes) = (Bytes::new(), BytesMut::new(), 0);

@@ -2,7 +2,7 @@
 //!
 //! Loopback is no authentication boundary. A page of any site can send requests to 127.0.0.1, and
 //! with a name that resolves to it (DNS rebinding) also read the replies. Both show in the request:
-//! as a foreign `Origin`, or as a `Host` that is not one of ours.
+//! as a foreign `Origin` or `Sec-Fetch-Site`, or as a `Host` that is not one of ours.
 
 use http::Uri;
 use http::request::Parts;
@@ -52,6 +52,15 @@ pub fn check(parts: &Parts, hosts: &AllowedHosts) -> Result<(), ApiError> {
         if !host.and_then(|(_, rest)| name_of(rest)).is_some_and(|h| hosts.allows(h)) {
             return Err(forbidden("Calls from this Origin are not allowed without credentials."));
         }
+    }
+    // A script or image of a foreign page is fetched without an Origin, but not without this.
+    let site = parts.headers.get("sec-fetch-site").map(|site| site.as_bytes());
+    if !matches!(site, None | Some(b"same-origin" | b"none"))
+        && !parts.headers.contains_key("origin")
+    {
+        return Err(forbidden(
+            "Calls from a page of another site are not allowed without credentials.",
+        ));
     }
     Ok(())
 }
@@ -131,6 +140,17 @@ mod tests {
         ] {
             let got = check(&parts(&[("host", "localhost"), ("origin", origin)]), &hosts);
             assert_eq!(got.is_ok(), good, "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_script_of_a_foreign_page_is_refused() {
+        let hosts = AllowedHosts::loopback_and([]);
+        for (site, good) in
+            [("none", true), ("same-origin", true), ("same-site", false), ("cross-site", false)]
+        {
+            let got = check(&parts(&[("host", "localhost"), ("sec-fetch-site", site)]), &hosts);
+            assert_eq!(got.is_ok(), good, "{site}");
         }
     }
 
