@@ -3,6 +3,8 @@
 //! Follows "AWS Signature Version 4 for API requests" in the IAM user guide, and "Authenticating
 //! requests" in the S3 API reference for what S3 does differently.
 
+#[cfg(test)]
+mod botocore;
 mod canonical;
 mod claim;
 mod error;

@@ -11,7 +11,7 @@ use super::*;
 
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 /// 2026-01-02T03:04:05Z, when the fixtures were signed.
-const SIGNED_AT: u64 = 1_767_323_045_000;
+pub(super) const SIGNED_AT: u64 = 1_767_323_045_000;
 const KINESIS: ServiceKind = ServiceKind::Json("kinesis");
 
 struct Fixed(u64);
@@ -22,7 +22,7 @@ impl Clock for Fixed {
     }
 }
 
-fn verifier_at(ms: u64) -> Verifier {
+pub(super) fn verifier_at(ms: u64) -> Verifier {
     let key = |id: &str, secret: &str, account: Option<&str>| AccessKey {
         id: id.to_owned(),
         secret: secret.to_owned(),
@@ -37,7 +37,7 @@ fn verifier_at(ms: u64) -> Verifier {
     Verifier::new(Credentials::Keys(keys), account, Arc::new(Fixed(ms)))
 }
 
-fn open_verifier() -> Verifier {
+pub(super) fn open_verifier() -> Verifier {
     let account = "000000000000".parse().unwrap();
     Verifier::new(Credentials::Any, account, Arc::new(Fixed(SIGNED_AT)))
 }
