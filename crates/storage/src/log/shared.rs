@@ -17,6 +17,7 @@ use super::cache::Cache;
 use super::directory::{Directory, Entry, Index};
 use super::recovery::Recovered;
 use super::segment::{SegmentHeader, index_name, segment_name};
+use super::spare::first_spare_no;
 use crate::dir::DataDir;
 use crate::disk::LogDir;
 use crate::error::Fatal;
@@ -136,6 +137,8 @@ pub(super) struct Shared {
     pub(super) cache: Mutex<Cache>,
     /// Names of files ready to become segments.
     pub(super) spares: Mutex<Vec<String>>,
+    /// Number of the next spare that is made.
+    pub(super) spares_made: AtomicU64,
     /// A write or sync failed: what is on the disk is unknown, so nothing is acknowledged any more.
     pub(super) failed: AtomicBool,
     /// Keeps other processes out for as long as a thread of the log lives.
@@ -162,6 +165,7 @@ impl Shared {
             segments: RwLock::new(found.segments),
             shards: Mutex::default(),
             cache,
+            spares_made: AtomicU64::new(first_spare_no(&found.spares)),
             spares: Mutex::new(found.spares),
             failed: AtomicBool::new(false),
             _lock: lock,

@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hydrant_core::Random;
 
@@ -11,6 +12,8 @@ use crate::disk::DiskFile;
 
 /// Zeros written at a time into a file to come.
 const ZEROS_BYTES: usize = 1 << 20;
+/// What the names of new spares start with; those of recycled ones have their segment's number.
+const NEW_SPARE: &str = "spare-new-";
 
 /// Whether the disk has no room, rather than something the matter.
 pub(super) fn is_full(error: &io::Error) -> bool {
@@ -28,6 +31,21 @@ pub(super) enum NewSegmentError {
     Sync(io::Error),
 }
 
+/// A name that no spare has had since the start, and none that is here has. The writer renames a
+/// spare it has taken while the upkeep may make the next one: under the same name that one would
+/// empty the segment.
+fn spare_name(shared: &Shared) -> String {
+    format!("{NEW_SPARE}{}.seg", shared.spares_made.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The number to give to the next new spare, beside those that were found.
+pub(super) fn first_spare_no(found: &[String]) -> u64 {
+    let number = |name: &String| -> Option<u64> {
+        name.strip_prefix(NEW_SPARE)?.strip_suffix(".seg")?.parse().ok()
+    };
+    found.iter().filter_map(number).max().map_or(0, |no| no.saturating_add(1))
+}
+
 /// Makes sure that there is a spare file, if need be by making one, while the disk keeps
 /// `free_bytes_min` of free space.
 pub(super) fn prepare_spare(shared: &Shared, free_bytes_min: u64) -> Result<(), NewSegmentError> {
@@ -38,7 +56,7 @@ pub(super) fn prepare_spare(shared: &Shared, free_bytes_min: u64) -> Result<(), 
     if shared.dir.free_bytes()? < bytes.saturating_add(free_bytes_min) {
         return Err(io::Error::from(io::ErrorKind::StorageFull).into());
     }
-    let name = "spare-new.seg".to_owned();
+    let name = spare_name(shared);
     let path = shared.dir.file(&name);
     let file = shared.dir.disk.create(&path)?;
     if let Err(e) = file.allocate(bytes) {
@@ -86,8 +104,8 @@ pub(super) fn prewrite_spare(shared: &Shared) -> io::Result<()> {
     if shared.dir.free_bytes()? < bytes.saturating_add(shared.options.free_bytes_min) {
         return Err(io::ErrorKind::StorageFull.into());
     }
-    let name = "spare-zeros.seg";
-    let path = shared.dir.file(name);
+    let name = spare_name(shared);
+    let path = shared.dir.file(&name);
     let fill = || {
         let file = shared.dir.disk.create(&path)?;
         file.allocate(bytes)?;
@@ -102,7 +120,7 @@ pub(super) fn prewrite_spare(shared: &Shared) -> io::Result<()> {
     };
     let filled = fill();
     match filled {
-        Ok(()) => shared.spares.lock().push(name.to_owned()),
+        Ok(()) => shared.spares.lock().push(name),
         Err(_) => shared.dir.disk.remove(&path)?,
     }
     filled

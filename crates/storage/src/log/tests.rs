@@ -240,6 +240,23 @@ async fn expired_segments_are_used_again() {
 }
 
 #[tokio::test]
+async fn a_spare_in_the_writers_hands_is_not_made_again() {
+    let bench = Bench::new();
+    for _ in 0..2 {
+        let log = bench.open(options(64 << 10));
+        // As the writer does, which renames the file only later.
+        spare::prewrite_spare(&log.shared).unwrap();
+        let taken = log.shared.spares.lock().pop().unwrap();
+        let path = bench.log_dir().join(taken);
+        std::fs::write(&path, "a segment's header").unwrap();
+        spare::prewrite_spare(&log.shared).unwrap();
+        spare::prepare_spare(&log.shared, 0).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"a segment's header");
+        close(log).await;
+    }
+}
+
+#[tokio::test]
 async fn a_closed_log_refuses_appends_and_still_reads() {
     let bench = Bench::new();
     let log = bench.open(options(1 << 20));
