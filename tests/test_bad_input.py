@@ -1,5 +1,6 @@
 """What hydrant says to what is wrong: AWS's names, a status, never a hang or a crash."""
 
+import contextlib
 import http.client
 import json
 import re
@@ -266,13 +267,12 @@ def test_records_that_firehose_cannot_take(firehose, bucket, name):
 ], ids=["blank", "half", "tls", "negative", "headers", "h2"])
 def test_bytes_that_are_no_request(server, raw):
     with socket.create_connection(server.aws_address, timeout=10) as wire:
-        wire.sendall(raw)
-        wire.shutdown(socket.SHUT_WR)
-        try:
+        # The server may hang up before it has heard all of it.
+        with contextlib.suppress(OSError):
+            wire.sendall(raw)
+            wire.shutdown(socket.SHUT_WR)
             while wire.recv(65536):
                 pass
-        except ConnectionResetError:
-            pass
     assert server.ready()
 
 

@@ -227,6 +227,8 @@ def test_a_corrupt_segment_that_was_ended(start):
     server = start("--segment-mib", "16")
     fill(server)
     assert server.stop() == 0
+    # The next start ends the segment of the last.
+    assert start("--segment-mib", "16", data=server.data).stop() == 0
     path, at = holding(server, MARK)
     overwrite(path, at, bytes([MARK[0] ^ 1]))
     again = start("--segment-mib", "16", data=server.data)
@@ -281,4 +283,5 @@ def test_idle_streams_cost_no_descriptor(start):
     before = descriptors()
     for n in range(30):
         kinesis.create_stream(StreamName=f"s{n}", ShardCount=3)
-    assert descriptors() <= before + 2
+    # A few may be connections and threads of the control store; ninety shards have none.
+    assert descriptors() <= before + 10
