@@ -133,7 +133,7 @@ def test_an_unknown_service(server, target):
     assert server.ready()
 
 
-def test_a_record_of_two_mebibytes(kinesis, firehose, stream):
+def test_a_record_of_two_mebibytes(kinesis, stream):
     blob = bytes(2 << 20)
     name, text = refused(kinesis.put_record, StreamName=stream, Data=blob, PartitionKey="k")
     assert name == "ValidationException"

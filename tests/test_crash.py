@@ -46,8 +46,8 @@ class Producer:
             count = self.random.randint(1, BATCH_MAX)
             numbers = range(self.next, self.next + count)
             self.next += count
-            records = [json.dumps({"who": self.name, "n": n, "fill": "x" * self.random.randint(0, 2000)})
-                       for n in numbers]
+            fill = "x" * self.random.randint(0, 2000)
+            records = [json.dumps({"who": self.name, "n": n, "fill": fill}) for n in numbers]
             try:
                 outcome = self.put(client, [(r + "\n").encode() for r in records])
             except (BotoCoreError, ClientError):
