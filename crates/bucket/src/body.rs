@@ -1,9 +1,11 @@
 //! The body of a request: taken out of its framing, and checked against all that the request says
 //! of it, before the last byte is handed on.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -11,9 +13,15 @@ use http_body_util::combinators::UnsyncBoxBody;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::time::{Sleep, sleep};
 
 use crate::checksum::{Algorithm, Digester, Digests};
 use crate::chunked::Decoder;
+
+/// How long a body may take to bring [`PACE_BYTES_MIN`] more, or its end.
+pub(crate) const PACE: Duration = Duration::from_secs(30);
+/// What has to arrive in each [`PACE`], so that nobody holds a file open with a byte now and then.
+pub(crate) const PACE_BYTES_MIN: usize = 16 << 10;
 
 /// Anything that ends a body early.
 pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -23,6 +31,11 @@ pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) enum BodyError {
     #[error("You did not provide the number of bytes specified by the Content-Length HTTP header.")]
     Incomplete,
+    #[error(
+        "Your socket connection to the server was not read from or written to within the timeout \
+         period. Idle connections will be closed."
+    )]
+    TooSlow,
     #[error("The provided 'x-amz-content-sha256' header does not match what was computed.")]
     Sha256,
     #[error("The Content-MD5 you specified did not match what we received.")]
@@ -91,7 +104,30 @@ pub(crate) struct CheckedBody {
     declared: Declared,
     digester: Option<Digester>,
     sha256: Option<Sha256>,
+    pace: Pace,
     outcome: Outcome,
+}
+
+/// Ends the wait for a client that is too slow. Time counts from the first wait on, so that what the
+/// disk takes is not held against a client whose bytes are there already.
+#[derive(Default)]
+struct Pace {
+    ends: Option<Pin<Box<Sleep>>>,
+    received_bytes: usize,
+}
+
+impl Pace {
+    fn received(&mut self, bytes: usize) {
+        self.received_bytes = self.received_bytes.saturating_add(bytes);
+        if self.received_bytes >= PACE_BYTES_MIN {
+            *self = Self::default();
+        }
+    }
+
+    /// Nothing is there yet: ready once that has lasted too long.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.ends.get_or_insert_with(|| Box::pin(sleep(PACE))).as_mut().poll(cx)
+    }
 }
 
 impl CheckedBody {
@@ -109,6 +145,7 @@ impl CheckedBody {
             digester: Some(Digester::new(algorithm)),
             sha256: declared.sha256.map(|_| Sha256::new()),
             declared,
+            pace: Pace::default(),
             outcome: outcome.clone(),
         };
         (body, outcome)
@@ -169,13 +206,20 @@ impl CheckedBody {
             {
                 return Poll::Ready(Some(self.pass(data)));
             }
-            match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) if self.decoder.is_some() => self.pending = data,
-                    Ok(data) => return Poll::Ready(Some(self.pass(data))),
+            let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
+                ready!(self.pace.poll_end(cx));
+                return Poll::Ready(Some(Err(BodyError::TooSlow)));
+            };
+            match frame {
+                Some(Ok(frame)) => {
                     // HTTP trailers are not S3's.
-                    Err(_) => {}
-                },
+                    let Ok(data) = frame.into_data() else { continue };
+                    self.pace.received(data.len());
+                    match self.decoder {
+                        Some(_) => self.pending = data,
+                        None => return Poll::Ready(Some(self.pass(data))),
+                    }
+                }
                 Some(Err(_)) => return Poll::Ready(Some(Err(BodyError::Incomplete))),
                 None => {
                     let Some(digester) = self.digester.take() else { return Poll::Ready(None) };

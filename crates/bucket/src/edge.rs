@@ -9,13 +9,14 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING,
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RANGE, TRANSFER_ENCODING,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use hydrant_core::names::AccountId;
 use hydrant_wire::Principal;
 use percent_encoding::percent_decode_str;
+use s3s::dto::Range;
 use s3s::{S3Error, S3ErrorCode, S3Result};
 
 use crate::body::{Declared, DeclaredChecksum};
@@ -47,6 +48,7 @@ pub(crate) fn prepare(
 ) -> S3Result<Prepared> {
     unpresign(parts)?;
     refuse(parts, account)?;
+    drop_unread_range(parts);
     let (framing, sha256) = read_content_sha256(&parts.headers)?;
     let mut declared = Declared { sha256, ..Declared::default() };
     let decoder = match framing {
@@ -131,6 +133,16 @@ fn with_query(uri: &Uri, query: &str) -> S3Result<Uri> {
 fn has_parameter(uri: &Uri, wanted: &str) -> bool {
     let names = uri.query().unwrap_or_default().split('&');
     names.map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name)).any(|n| n == wanted)
+}
+
+/// S3 answers a `Range` that it cannot read, or that has several parts, as if there were none.
+fn drop_unread_range(parts: &mut Parts) {
+    // Without a number there is no suffix, whatever the protocol crate reads there.
+    let is_read = |text: &str| text != "bytes=-" && Range::parse(text).is_ok();
+    let value = parts.headers.get(RANGE).map(|value| value.to_str().unwrap_or_default());
+    if value.is_some_and(|text| !is_read(text)) {
+        parts.headers.remove(RANGE);
+    }
 }
 
 /// What a client may ask for, and would wrongly believe to have got.

@@ -120,6 +120,7 @@ pub(crate) fn from_body(cause: &BodyError) -> S3Error {
     let text = cause.to_string();
     match cause {
         BodyError::Incomplete => error(S3ErrorCode::IncompleteBody, text),
+        BodyError::TooSlow => error(S3ErrorCode::RequestTimeout, text),
         BodyError::Sha256 => unlisted("XAmzContentSHA256Mismatch", StatusCode::BAD_REQUEST, text),
         BodyError::Md5 | BodyError::Checksum(_) => error(S3ErrorCode::BadDigest, text),
         BodyError::Signature => error(S3ErrorCode::SignatureDoesNotMatch, text),

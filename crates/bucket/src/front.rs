@@ -7,6 +7,7 @@ use s3s::dto::*;
 use s3s::{S3, S3Request, S3Response, S3Result};
 
 use crate::error::not_implemented;
+use crate::ops::check_version;
 use crate::store::Store;
 
 /// See the module. An operation that is not here answers `NotImplemented`.
@@ -166,6 +167,32 @@ impl S3 for Front {
         request: S3Request<ListMultipartUploadsInput>,
     ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
         counted("ListMultipartUploads", self.0.list_multipart_uploads(request)).await
+    }
+
+    /// Never enabled, which S3 says by saying nothing.
+    async fn get_bucket_versioning(
+        &self,
+        request: S3Request<GetBucketVersioningInput>,
+    ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
+        let answer = async {
+            self.0.bucket(&request.input.bucket).await?;
+            Ok(S3Response::new(GetBucketVersioningOutput::default()))
+        };
+        counted("GetBucketVersioning", answer).await
+    }
+
+    /// None: a write with tags is refused. `aws s3 cp` between buckets asks.
+    async fn get_object_tagging(
+        &self,
+        request: S3Request<GetObjectTaggingInput>,
+    ) -> S3Result<S3Response<GetObjectTaggingOutput>> {
+        let input = request.input;
+        let answer = async {
+            check_version(input.version_id.as_deref())?;
+            self.0.object(&input.bucket, &input.key).await?;
+            Ok(S3Response::new(GetObjectTaggingOutput::default()))
+        };
+        counted("GetObjectTagging", answer).await
     }
 
     async fn get_bucket_notification_configuration(

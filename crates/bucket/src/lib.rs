@@ -3,7 +3,8 @@
 //! The protocol is the `s3s` crate's; behind it, bytes are in immutable files ([`files`]) and names
 //! are rows of the control store ([`index`]). An object becomes visible in one commit, together with
 //! its notification for the pipes; before that commit its file is synced, after it nothing can take
-//! it back. Memory: two transfers of 1 MiB for each request under way, whatever the object's size.
+//! it back. Memory: two transfers of 1 MiB for each request under way, whatever the object's size;
+//! the requests that send a body wait for one of 256 places, and lose it if they send too slowly.
 
 mod body;
 mod checksum;
@@ -24,10 +25,11 @@ mod tests;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_RANGE;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::header::{CONTENT_RANGE, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hydrant_core::control::{ControlError, ControlStore};
@@ -39,6 +41,7 @@ use s3s::S3Error;
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::dto::Owner;
 use s3s::service::{S3Service, S3ServiceBuilder};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use crate::edge::Secrets;
 pub use crate::files::OnSyncError;
@@ -57,6 +60,10 @@ pub type ReplyBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Syn
 /// Largest XML body of a request: a `CompleteMultipartUpload` of 10,000 parts with checksums, or a
 /// `DeleteObjects` of 1,000 long keys.
 const XML_BODY_BYTES_MAX: usize = 8 << 20;
+/// Most bodies received at a time, over all connections: what bounds memory and open files.
+const RECEIVING_MAX: usize = 256;
+/// How long a request waits for its place among them before it is told to slow down.
+const PLACE_WAIT: Duration = Duration::from_secs(10);
 /// Canonical user id of the one owner, which S3 shows in listings.
 const OWNER_ID: &str = "75aa57f09aa0c8caeab4f8c24e99d10f8e7faeebf76c078efc7c6caea54ba06a";
 
@@ -124,6 +131,8 @@ pub struct Bucket {
     service: S3Service,
     domains: Domains,
     secrets: Option<Secrets>,
+    /// Places for requests that send a body.
+    places: Semaphore,
 }
 
 impl Bucket {
@@ -147,7 +156,8 @@ impl Bucket {
         config.xml_max_body_size = XML_BODY_BYTES_MAX;
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
         let service = builder.build();
-        Ok(Arc::new(Self { store, service, domains, secrets: options.secrets }))
+        let places = Semaphore::new(RECEIVING_MAX);
+        Ok(Arc::new(Self { store, service, domains, secrets: options.secrets, places }))
     }
 
     /// Answers one request. Never fails: what goes wrong is an S3 error reply with a request id.
@@ -174,6 +184,10 @@ impl Bucket {
         let (mut parts, body) = request.into_parts();
         let account = &self.store.account;
         let prepared = edge::prepare(&mut parts, principal, account, self.secrets.as_ref())?;
+        let _place = match parts.method {
+            Method::PUT | Method::POST => Some(self.place().await?),
+            _ => None,
+        };
         let (body, outcome) = CheckedBody::new(body, prepared.decoder, prepared.declared);
         parts.extensions.insert(outcome.clone());
         parts.extensions.insert(principal.clone());
@@ -189,6 +203,11 @@ impl Bucket {
             *reply.status_mut() = StatusCode::PARTIAL_CONTENT;
         }
         Ok(reply)
+    }
+
+    async fn place(&self) -> Result<SemaphorePermit<'_>, S3Error> {
+        let place = tokio::time::timeout(PLACE_WAIT, self.places.acquire()).await;
+        place.ok().and_then(Result::ok).ok_or_else(error::slow_down)
     }
 
     /// The reply to a request that was refused before it got here (an authentication error), in S3's
@@ -241,6 +260,25 @@ fn name_request(reply: Response<s3s::Body>, id: &str) -> Response<s3s::Body> {
     reply.map(|_| s3s::Body::from(body))
 }
 
+/// Writes control characters as references, as S3 does: a carriage return is a line feed to whoever
+/// reads it plain, and the protocol crate leaves it plain.
+fn escape_controls(reply: Response<s3s::Body>) -> Response<s3s::Body> {
+    let is_control = |b: &u8| *b < 0x20 && !matches!(*b, b'\t' | b'\n');
+    let kind = reply.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let is_xml = kind == Some(b"application/xml");
+    let Some(bytes) = reply.body().bytes().filter(|b| is_xml && b.iter().any(is_control)) else {
+        return reply;
+    };
+    let mut body = Vec::with_capacity(bytes.len() + 64);
+    for b in &bytes {
+        match is_control(b) {
+            true => body.extend_from_slice(format!("&#{b};").as_bytes()),
+            false => body.push(*b),
+        }
+    }
+    reply.map(|_| s3s::Body::from(body))
+}
+
 /// Gives every reply its request id, in the error's body too.
 fn finish(reply: Result<Response<s3s::Body>, S3Error>, id: &str) -> Response<ReplyBody> {
     let reply = reply.or_else(|mut cause| {
@@ -248,7 +286,7 @@ fn finish(reply: Result<Response<s3s::Body>, S3Error>, id: &str) -> Response<Rep
         cause.to_http_response()
     });
     let mut reply = match reply {
-        Ok(reply) => name_request(reply, id)
+        Ok(reply) => escape_controls(name_request(reply, id))
             .map(|body| UnsyncBoxBody::new(BodyExt::map_err(body, Into::into))),
         Err(cause) => {
             tracing::error!(error = %cause, "an error reply could not be written");

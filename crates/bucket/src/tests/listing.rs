@@ -156,3 +156,16 @@ async fn uploads_and_parts_are_listed_in_pages() {
     h.put("/lake", "").await;
     assert!(!h.get("/lake?uploads").await.text().contains("<Upload>"));
 }
+
+#[tokio::test]
+async fn control_characters_of_a_key_are_written_as_references() {
+    let harness = Harness::with_bucket("lake").await;
+    harness.put("/lake/a%0Db%01c", "x").await;
+    for list in ["/lake?list-type=2", "/lake"] {
+        assert_eq!(harness.get(list).await.element("Key"), "a&#13;b&#1;c", "{list}");
+    }
+    let list = b"<Delete><Object><Key>a&#13;b\x01c</Key></Object></Delete>";
+    let deleted = harness.call(Method::POST, "/lake?delete", &[], list).await;
+    assert_eq!(deleted.element("Key"), "a&#13;b&#1;c", "{}", deleted.text());
+    assert!(!harness.get("/lake").await.text().contains("<Key>"));
+}

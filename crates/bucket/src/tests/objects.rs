@@ -382,7 +382,7 @@ async fn what_is_not_there_is_refused_by_name() {
         .await;
     assert_eq!((put.status, put.element("Code").as_str()), (501, "NotImplemented"));
     assert!(put.element("Message").contains("AUTO_INGEST"));
-    for path in ["/lake?versioning", "/lake?policy", "/lake?lifecycle", "/lake/x?acl"] {
+    for path in ["/lake?acl", "/lake?policy", "/lake?lifecycle", "/lake/x?acl"] {
         assert_eq!(h.get(path).await.element("Code"), "NotImplemented", "{path}");
     }
     let form = [("content-type", "multipart/form-data; boundary=x")];
@@ -390,4 +390,79 @@ async fn what_is_not_there_is_refused_by_name() {
     assert_eq!(posted.element("Code"), "NotImplemented");
     let refused = h.bucket.refuse(&ApiError::new("InvalidAccessKeyId", "no such key"));
     assert_eq!(refused.status(), 400);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_comes_too_slowly_is_given_up() {
+    let harness = Harness::with_bucket("lake").await;
+    let send = async |every: Duration, piece: usize, pieces: usize| {
+        let stream = futures::stream::unfold(0, move |n| async move {
+            tokio::time::sleep(every).await;
+            let frame = http_body::Frame::data(Bytes::from(vec![0; piece]));
+            (n < pieces).then_some((Ok::<_, std::io::Error>(frame), n + 1))
+        });
+        let request = Request::put("/lake/slow").header("host", "127.0.0.1:1");
+        let request = request.header("content-length", piece * pieces);
+        let body = http_body_util::StreamBody::new(stream);
+        let begun = tokio::time::Instant::now();
+        let reply = harness.bucket.handle(&principal(), request.body(body).unwrap()).await;
+        let (parts, body) = reply.into_parts();
+        let body = body.collect().await.map(|b| b.to_bytes()).map_err(|e| e.to_string());
+        let answer = Answer { status: parts.status.as_u16(), headers: parts.headers, body };
+        (answer, begun.elapsed())
+    };
+    let (slow, took) = send(Duration::from_secs(1), 1, 10_000).await;
+    assert_eq!((slow.status, slow.element("Code").as_str()), (400, "RequestTimeout"));
+    assert!(took <= crate::body::PACE + Duration::from_secs(1), "{took:?}");
+    assert_eq!(harness.get("/lake/slow").await.status, 404);
+    harness.files_settle_at(0).await;
+
+    let (steady, _) = send(Duration::from_secs(20), 32 << 10, 40).await;
+    assert_eq!(steady.status, 200, "a slow line is not too slow: {}", steady.text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bodies_received_at_a_time_are_bounded() {
+    let harness = Harness::with_bucket("lake").await;
+    let silent = || {
+        let stream = futures::stream::pending::<Result<http_body::Frame<Bytes>, std::io::Error>>();
+        let request = Request::put("/lake/never").header("host", "127.0.0.1:1");
+        let request = request.header("content-length", 9);
+        let bucket = Arc::clone(&harness.bucket);
+        let request = request.body(http_body_util::StreamBody::new(stream)).unwrap();
+        tokio::spawn(async move { bucket.handle(&principal(), request).await.status() })
+    };
+    let held: Vec<_> = (0..RECEIVING_MAX).map(|_| silent()).collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let refused = harness.put("/lake/a", "x").await;
+    assert_eq!((refused.status, refused.element("Code").as_str()), (503, "SlowDown"));
+    assert_eq!(harness.get("/lake").await.status, 200, "reads go on");
+    for held in held {
+        assert_eq!(held.await.unwrap(), 400);
+    }
+    assert_eq!(harness.put("/lake/a", "x").await.status, 200, "the places are free again");
+}
+
+#[tokio::test]
+async fn a_range_that_cannot_be_read_is_no_range() {
+    let harness = Harness::with_bucket("lake").await;
+    harness.put("/lake/a", "hello").await;
+    for range in ["bytes=0-1,3-4", "bytes=x", "bytes=3-1", "lines=0-1", "bytes=-"] {
+        for method in [Method::GET, Method::HEAD] {
+            let got = harness.call(method, "/lake/a", &[("range", range)], b"").await;
+            assert_eq!((got.status, got.header("content-length")), (200, "5"), "{range}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_object_has_no_tags_and_a_bucket_no_versions() {
+    let harness = Harness::with_bucket("lake").await;
+    harness.put("/lake/a", "hello").await;
+    let tags = harness.get("/lake/a?tagging").await;
+    assert_eq!(tags.status, 200, "{}", tags.text());
+    assert!(tags.text().contains("<TagSet></TagSet>"), "{}", tags.text());
+    assert_eq!(harness.get("/lake/b?tagging").await.element("Code"), "NoSuchKey");
+    let versions = harness.get("/lake?versioning").await;
+    assert!(versions.status == 200 && !versions.text().contains("Status"), "{}", versions.text());
 }
