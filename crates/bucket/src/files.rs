@@ -118,14 +118,17 @@ impl Files {
         on_sync_error: OnSyncError,
     ) -> io::Result<Self> {
         let make = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
+        let is_new = !root.exists();
         make(&root)?;
         for n in 0..=u8::MAX {
             make(&root.join(hex::encode([n])))?;
         }
         let files = Self { root, sync, on_sync_error, use_of: Mutex::default() };
         files.sync_dir(&files.root)?;
-        if let Some(parent) = files.root.parent() {
-            files.sync_dir(parent)?;
+        // The directory above too, in which the parent's own name is.
+        for above in files.root.ancestors().skip(1).take(if is_new { 2 } else { 0 }) {
+            let named = !above.as_os_str().is_empty();
+            files.sync_dir(if named { above } else { Path::new(".") })?;
         }
         Ok(files)
     }
@@ -258,9 +261,15 @@ impl Pending {
         self.fate = Fate::Keep;
     }
 
-    /// Whether a row names the file is not known: it stays, and out of the sweep until a restart.
-    pub(crate) fn leave(mut self) {
+    /// A commit that names the file begins. Until its answer is here, whether a row names the file
+    /// is not known: whatever ends the wait, it stays, and out of the sweep until a restart.
+    pub(crate) fn commit_begins(&mut self) {
         self.fate = Fate::Unknown;
+    }
+
+    /// The commit was refused: no row names the file.
+    pub(crate) fn commit_refused(&mut self) {
+        self.fate = Fate::Remove;
     }
 }
 

@@ -202,7 +202,12 @@ impl Store {
                 Some((_, row)) => self.removal_of(row, &mut writes).await?,
                 None => Replaced::Nothing,
             };
-            match self.control.commit(writes).await {
+            object.pending.iter_mut().for_each(Pending::commit_begins);
+            let committed = self.control.commit(writes).await;
+            if !matches!(committed, Err(ControlError::Unavailable(_))) {
+                object.pending.iter_mut().for_each(Pending::commit_refused);
+            }
+            match committed {
                 Ok(_) => {
                     if let Some(pending) = object.pending {
                         pending.keep();
@@ -219,13 +224,7 @@ impl Store {
                         return Err(NotPublished::Overtaken);
                     }
                 }
-                Err(error) => {
-                    if let (ControlError::Unavailable(_), Some(pending)) = (&error, object.pending)
-                    {
-                        pending.leave();
-                    }
-                    return Err(from_control(error).into());
-                }
+                Err(error) => return Err(from_control(error).into()),
             }
         }
         Err(slow_down().into())

@@ -13,9 +13,9 @@ use super::{BLOCK_BYTES, Files, Pending, TRANSFER_BYTES};
 /// A file being written. Dropped before [`Draft::finish`], it is removed.
 pub(crate) struct Draft {
     files: Arc<Files>,
-    /// What has not been handed to the disk.
-    buffer: Vec<Bytes>,
-    buffered_bytes: usize,
+    /// What has not been handed to the disk. A copy: the pieces of a connection may be a byte each,
+    /// and each would keep all that was received with it.
+    buffer: Vec<u8>,
     /// `None` only while a write is under way.
     state: Option<Open>,
 }
@@ -48,27 +48,31 @@ impl Draft {
         })
         .await?;
         let files = Arc::clone(files);
-        Ok(Self { files, buffer: Vec::new(), buffered_bytes: 0, state: Some(state) })
+        Ok(Self { files, buffer: Vec::new(), state: Some(state) })
     }
 
     /// Adds bytes; goes to the disk once there is enough of them.
-    pub(crate) async fn write(&mut self, data: Bytes) -> io::Result<()> {
-        self.buffered_bytes += data.len();
-        self.buffer.push(data);
-        if self.buffered_bytes >= TRANSFER_BYTES { self.flush().await } else { Ok(()) }
+    pub(crate) async fn write(&mut self, mut data: Bytes) -> io::Result<()> {
+        while !data.is_empty() {
+            let now = data.split_to(data.len().min(TRANSFER_BYTES - self.buffer.len()));
+            self.buffer.extend_from_slice(&now);
+            if self.buffer.len() == TRANSFER_BYTES {
+                self.flush().await?;
+            }
+        }
+        Ok(())
     }
 
     async fn flush(&mut self) -> io::Result<()> {
-        let buffer = std::mem::take(&mut self.buffer);
-        self.buffered_bytes = 0;
+        let mut buffer = std::mem::take(&mut self.buffer);
         let mut open = self.state.take().ok_or_else(abandoned)?;
-        let open = blocking(move || {
-            for data in &buffer {
-                open.append(data)?;
-            }
-            Ok(open)
+        let written = blocking(move || {
+            open.append(&buffer)?;
+            buffer.clear();
+            Ok((open, buffer))
         });
-        self.state = Some(open.await?);
+        let (open, buffer) = written.await?;
+        (self.state, self.buffer) = (Some(open), buffer);
         Ok(())
     }
 

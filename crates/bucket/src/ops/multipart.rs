@@ -114,10 +114,15 @@ impl Store {
         let described = describe(&headers, input.metadata)?;
         let row = UploadRow { created: self.now(), described, checksum };
         let id = FileId::draw(&self.random).to_string();
-        let _bucket_stays = self.buckets.read().await;
-        self.bucket(&input.bucket).await?;
         let write = Write::insert(upload_key(&input.bucket, &input.key, &id), &row);
-        self.control.commit(vec![write]).await.map_err(from_control)?;
+        let (store, bucket) = (Arc::clone(self), input.bucket.clone());
+        // To the end even if the caller goes away: the commit is not to outlive its lock.
+        let begun = tokio::spawn(async move {
+            let _bucket_stays = store.buckets.read().await;
+            store.bucket(&bucket).await?;
+            store.control.commit(vec![write]).await.map_err(from_control)
+        });
+        begun.await.map_err(internal)??;
         Ok(S3Response::new(CreateMultipartUploadOutput {
             bucket: Some(input.bucket),
             checksum_algorithm: checksum
@@ -193,7 +198,7 @@ impl Store {
         &self,
         row_key: String,
         part: PartRow,
-        written: Written,
+        mut written: Written,
     ) -> S3Result<PartRow> {
         for _ in 0..ATTEMPTS_MAX {
             let upload = self.row::<UploadRow>(&part.upload).await?;
@@ -203,7 +208,12 @@ impl Store {
             if seen.is_some() {
                 writes.push(Write::update(&part.upload, upload.version, &upload_row));
             }
-            match self.control.commit(writes).await {
+            written.pending.commit_begins();
+            let committed = self.control.commit(writes).await;
+            if !matches!(committed, Err(ControlError::Unavailable(_))) {
+                written.pending.commit_refused();
+            }
+            match committed {
                 Ok(_) => {
                     written.pending.keep();
                     if let Some((_, old)) = seen {
@@ -216,12 +226,7 @@ impl Store {
                     return Ok(part);
                 }
                 Err(ControlError::Conflict { .. }) => {}
-                Err(cause) => {
-                    if matches!(cause, ControlError::Unavailable(_)) {
-                        written.pending.leave();
-                    }
-                    return Err(from_control(cause));
-                }
+                Err(cause) => return Err(from_control(cause)),
             }
         }
         Err(slow_down())

@@ -191,3 +191,53 @@ async fn an_upload_whose_end_was_cut_off_is_cleared() {
     assert!(h.control.scan(PARTS, None, 1).await.unwrap().is_empty());
     h.files_settle_at(0).await;
 }
+
+#[test]
+fn a_commit_nobody_waits_for_any_more_keeps_its_file() {
+    for part in [false, true] {
+        let (dir, control, harness) = stopping(usize::MAX, true);
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let path = runtime.block_on(async {
+            harness.put("/lake", "").await;
+            harness.put("/lake/first", "claims the sequencers").await;
+            match part {
+                false => "/lake/a".to_owned(),
+                true => {
+                    let begun = harness.call(Method::POST, "/lake/a?uploads", &[], b"").await;
+                    format!("/lake/a?partNumber=1&uploadId={}", begun.element("UploadId"))
+                }
+            }
+        });
+        control.budget.store(0, Ordering::SeqCst);
+        runtime.block_on(async {
+            tokio::select! {
+                _ = harness.put(&path, "data") => unreachable!("the commit does not return"),
+                () = tokio::time::sleep(Duration::from_millis(300)) => {}
+            }
+        });
+        // As a server does that is told to stop: whatever runs is dropped where it waits.
+        drop(runtime);
+        control.budget.store(usize::MAX, Ordering::SeqCst);
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let bucket = open(dir.path(), Arc::clone(&control) as _, Arc::clone(&harness.clock));
+            let again = Harness { bucket, ..harness };
+            let got = match part {
+                false => again.get("/lake/a").await,
+                true => {
+                    let etag = "8d777f385d3dfec8815d20f7496026dc";
+                    let list = format!(
+                        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber>\
+                         <ETag>{etag}</ETag></Part></CompleteMultipartUpload>"
+                    );
+                    let upload = path.split_once("uploadId=").unwrap().1;
+                    let to = format!("/lake/a?uploadId={upload}");
+                    let done = again.call(Method::POST, &to, &[], list.as_bytes()).await;
+                    assert_eq!(done.status, 200, "{}", done.text());
+                    again.get("/lake/a").await
+                }
+            };
+            assert_eq!((got.status, got.text().as_str()), (200, "data"), "part: {part}");
+        });
+    }
+}
