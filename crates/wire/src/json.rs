@@ -291,11 +291,11 @@ fn refuse_body(error: BodyError, parts: &Parts) -> Response<Full<Bytes>> {
     error_response(&ApiError { status, code, message }, parts)
 }
 
-/// Reads a body to its end. With `keep` unset, its bytes are dropped as they come.
 fn declared_bytes(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
+/// Reads a body to its end. With `keep` unset, its bytes are dropped as they come.
 async fn read_body<B>(body: &mut B, headers: &HeaderMap, keep: bool) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,

@@ -22,10 +22,21 @@ pub fn parse<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiError> {
             let place = format!(" at line {} column {}", e.line(), e.column());
             let text = e.to_string();
             let text = text.strip_suffix(&place).unwrap_or(&text);
+            // Of what the parser itself says (a member given twice, say) AWS tells nothing.
+            let text = text.strip_prefix(OURS).unwrap_or_default();
             Err(ApiError::new("SerializationException", text))
         }
         Err(_) => Err(ApiError::new("SerializationException", "")),
     }
+}
+
+/// What the texts of the visitors below begin with, to be told from the parser's own. Not a character
+/// that a member's name or a parser's text has.
+const OURS: char = '\u{1}';
+
+/// An error with a text for the caller.
+fn told<E: Error>(text: impl fmt::Display) -> E {
+    E::custom(format_args!("{OURS}{text}"))
 }
 
 const LIST: &str = "Start of list found where not expected";
@@ -35,12 +46,12 @@ const STRUCTURE: &str = "Start of structure or map found where not expected.";
 macro_rules! refuse {
     (bool, $wanted:literal) => {
         fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
-            Err(E::custom(concat!("class java.lang.Boolean can not be converted to ", $wanted)))
+            Err(told(concat!("class java.lang.Boolean can not be converted to ", $wanted)))
         }
     };
     (number, $wanted:literal) => {
         fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
-            Err(E::custom(concat!("class java.math.BigDecimal can not be converted to ", $wanted)))
+            Err(told(concat!("class java.math.BigDecimal can not be converted to ", $wanted)))
         }
         fn visit_u64<E: Error>(self, _: u64) -> Result<Self::Value, E> {
             self.visit_i64(0)
@@ -51,34 +62,34 @@ macro_rules! refuse {
     };
     (text, $wanted:literal) => {
         fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
-            Err(E::custom(concat!("class java.lang.String can not be converted to ", $wanted)))
+            Err(told(concat!("class java.lang.String can not be converted to ", $wanted)))
         }
     };
     (list) => {
         fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
-            Err(A::Error::custom(LIST))
+            Err(told(LIST))
         }
     };
     (map) => {
         fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
-            Err(A::Error::custom(STRUCTURE))
+            Err(told(STRUCTURE))
         }
     };
     (scalars, $text:literal) => {
         fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
-            Err(E::custom($text))
+            Err(told($text))
         }
         fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
-            Err(E::custom($text))
+            Err(told($text))
         }
         fn visit_u64<E: Error>(self, _: u64) -> Result<Self::Value, E> {
-            Err(E::custom($text))
+            Err(told($text))
         }
         fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
-            Err(E::custom($text))
+            Err(told($text))
         }
         fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
-            Err(E::custom($text))
+            Err(told($text))
         }
     };
 }
@@ -191,7 +202,7 @@ impl Blob<'_> {
     }
 }
 
-/// A whole number; a fraction is cut off, as AWS does.
+/// A whole number; a fraction is cut off, towards zero, as AWS does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Integer(pub i64);
 
@@ -212,7 +223,7 @@ impl<'de> Deserialize<'de> for Integer {
                 Ok(i64::try_from(n).unwrap_or(i64::MAX))
             }
             fn visit_f64<E: Error>(self, n: f64) -> Result<i64, E> {
-                Ok(n.floor() as i64)
+                Ok(n as i64)
             }
         }
         d.deserialize_any(V).map(Integer)
@@ -265,7 +276,7 @@ impl<'de> Deserialize<'de> for Flag {
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<bool, E> {
                 let text = text.to_ascii_uppercase();
-                Err(E::custom(format_args!("'{text}' can not be converted to an Boolean")))
+                Err(told(format_args!("'{text}' can not be converted to an Boolean")))
             }
         }
         d.deserialize_any(V).map(Flag)
@@ -279,7 +290,7 @@ fn check_entries<E: Error>(entries: usize) -> Result<(), E> {
     if entries < ENTRIES_MAX {
         return Ok(());
     }
-    Err(E::custom(format_args!("Lists and maps of more than {ENTRIES_MAX} entries are not read")))
+    Err(told(format_args!("Lists and maps of more than {ENTRIES_MAX} entries are not read")))
 }
 
 /// A list, of at most 10,000 entries.

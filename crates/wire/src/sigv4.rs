@@ -26,7 +26,7 @@ use subtle::ConstantTimeEq;
 
 use self::canonical::single;
 use self::claim::{Claim, Form, iso_text};
-use self::error::AuthError;
+use self::error::{AuthError, Fault};
 use crate::api::{ApiError, Principal};
 
 /// How far a JSON request's time may be from ours (AWS: five minutes).
@@ -255,9 +255,12 @@ impl Verifier {
             ServiceKind::S3 => "s3",
         };
         if claim.service != service {
-            return Err(AuthError::Scope(format!(
-                "Credential should be scoped to correct service: '{service}'."
-            )));
+            let json = format!("Credential should be scoped to correct service: '{service}'.");
+            let s3 = format!(
+                "incorrect service \"{}\". This endpoint belongs to \"{service}\".",
+                claim.service
+            );
+            return Err(AuthError::Scope(claim.form, Fault { json, s3 }));
         }
         if (kind, claim.form) == (ServiceKind::S3, Form::Query(None)) {
             return Err(AuthError::IncompleteQuery(
@@ -280,13 +283,17 @@ impl Verifier {
             return Ok(());
         }
         if !claim.signed_at_text.starts_with(&claim.date) {
-            return Err(AuthError::Scope(format!(
+            let day = claim.signed_at_text.get(..8).unwrap_or_default();
+            let json = format!(
                 "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date \
-                 from HTTP: '{}' != '{}', from '{}'.",
-                claim.date,
-                claim.signed_at_text.get(..8).unwrap_or_default(),
-                claim.signed_at_text
-            )));
+                 from HTTP: '{}' != '{day}', from '{}'.",
+                claim.date, claim.signed_at_text
+            );
+            let s3 = format!(
+                "Invalid credential date \"{}\". This date is not the same as X-Amz-Date: \"{day}\".",
+                claim.date
+            );
+            return Err(AuthError::Scope(claim.form, Fault { json, s3 }));
         }
         let skew = match kind {
             ServiceKind::Json(_) => SKEW_JSON,
@@ -305,12 +312,13 @@ impl Verifier {
             )));
         }
         if claim.signed_at > newest {
-            return Err(AuthError::Skew(format!(
+            let text = format!(
                 "Signature not yet current: {} is still later than {} ({} + {minutes} min.)",
                 claim.signed_at_text,
                 iso_text(newest),
                 iso_text(now)
-            )));
+            );
+            return Err(if may_be_old { AuthError::Early(text) } else { AuthError::Skew(text) });
         }
         Ok(())
     }
@@ -422,7 +430,8 @@ fn payload_of(
         (None, ServiceKind::S3, _) => Err(AuthError::Payload(
             "Missing required header for this request: x-amz-content-sha256".to_owned(),
         )),
-        (None, ServiceKind::Json(_), BodyHash::Whole(bytes)) => {
+        // Whatever is declared: a body that is there is signed by its own hash.
+        (_, ServiceKind::Json(_), BodyHash::Whole(bytes)) => {
             // Without keys nothing is compared, so the hash would be work for nothing.
             let hash: [u8; 32] =
                 if verifies { Sha256::digest(bytes).into() } else { Default::default() };
@@ -440,8 +449,9 @@ fn payload_of(
             let mut hash = [0; 32];
             hex::decode_to_slice(text, &mut hash).map_err(|_| {
                 AuthError::Payload(
-                    "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD \
-                     or a valid sha256 value."
+                    "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, \
+                     STREAMING-UNSIGNED-PAYLOAD-TRAILER, STREAMING-AWS4-HMAC-SHA256-PAYLOAD, \
+                     STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER or a valid sha256 value."
                         .to_owned(),
                 )
             })?;

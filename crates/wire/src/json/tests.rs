@@ -241,6 +241,16 @@ fn members_of_another_type_are_refused_in_the_words_of_aws() {
     assert_eq!(asked.number, Some(Integer(3)));
     assert!(asked.flag.is_none());
 
+    // What the parser says in words of its own is not told.
+    for text in
+        [r#"{"Text":"a","Text":"b"}"#, "null", r#"{"List":[null]}"#, r#"{"Map":{"a":null}}"#]
+    {
+        assert_eq!(no(text), "", "{text}");
+    }
+    let cut = |text: &str| parse::<Asked<'_>>(text.as_bytes()).unwrap().number.unwrap().0;
+    assert_eq!(cut(r#"{"Number":-0.5}"#), 0);
+    assert_eq!(cut(r#"{"Number":-2.5}"#), -2);
+
     let many = format!("{{\"List\":[{}null]}}", "null,".repeat(10_000));
     let no_list = parse::<Entries<'_>>(many.as_bytes()).err().unwrap().message;
     assert_eq!(no_list, "Lists and maps of more than 10000 entries are not read");

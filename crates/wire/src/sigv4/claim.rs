@@ -8,7 +8,7 @@ use hydrant_core::Timestamp;
 use hydrant_core::names::Region;
 
 use super::canonical::{parameters, single};
-use super::error::AuthError;
+use super::error::{AuthError, Fault};
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 /// Longest life of a presigned URL (AWS: seven days).
@@ -100,6 +100,8 @@ fn from_header(parts: &Parts, value: &str) -> Result<Claim, AuthError> {
         return Err(AuthError::IncompleteHeader(format!("{text}Authorization={value}")));
     };
     let has_token = parts.headers.contains_key("x-amz-security-token");
+    let credential =
+        Credential::read(credential).map_err(|fault| AuthError::Credential(Form::Header, fault))?;
     claim(Form::Header, credential, signature, signed_headers, moment, has_token)
         .map_err(AuthError::IncompleteHeader)
 }
@@ -148,7 +150,10 @@ fn from_query(query: &str) -> Result<Claim, AuthError> {
         ))
     })?;
     let has_token = token.is_some();
-    claim(Form::Query(expires), &credential, &signature, &signed_headers, (date, moment), has_token)
+    let form = Form::Query(expires);
+    let credential =
+        Credential::read(&credential).map_err(|fault| AuthError::Credential(form, fault))?;
+    claim(form, credential, &signature, &signed_headers, (date, moment), has_token)
         .map_err(AuthError::IncompleteQuery)
 }
 
@@ -166,36 +171,67 @@ fn expiry(text: &str) -> Result<Duration, AuthError> {
     }
 }
 
+/// `key id/date/region/service/aws4_request`.
+struct Credential<'a> {
+    key_id: &'a str,
+    date: &'a str,
+    region: Region,
+    service: &'a str,
+}
+
+impl<'a> Credential<'a> {
+    fn read(text: &'a str) -> Result<Self, Fault> {
+        let shape = |json: String| Fault {
+            json,
+            s3: "the Credential is mal-formed; expecting \
+                 \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\"."
+                .to_owned(),
+        };
+        let fields: Vec<&str> = text.rsplitn(5, '/').collect();
+        let [terminator, service, region, date, key_id] = fields[..] else {
+            return Err(shape(format!(
+                "Credential must have exactly 5 slash-delimited elements, e.g. \
+                 keyid/date/region/service/term, got '{text}'"
+            )));
+        };
+        if terminator != "aws4_request" {
+            return Err(Fault {
+                json: format!(
+                    "Credential should be scoped with a valid terminator: 'aws4_request', not \
+                     '{terminator}'."
+                ),
+                s3: format!(
+                    "incorrect terminal \"{terminator}\". This endpoint uses \"aws4_request\"."
+                ),
+            });
+        }
+        if key_id.is_empty() || key_id.len() > 128 || service.is_empty() || service.len() > 64 {
+            return Err(shape(format!("'{text}' is not a valid Credential.")));
+        }
+        let region: Region = region.parse().map_err(|_| {
+            shape(format!("Credential should be scoped to a valid region, not '{region}'."))
+        })?;
+        if date.len() != 8 || !date.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(Fault {
+                json: format!("Date in Credential scope must be YYYYMMDD, got '{date}'."),
+                s3: format!(
+                    "incorrect date format \"{date}\". This date in the credential must be in the \
+                     format \"yyyyMMdd\"."
+                ),
+            });
+        }
+        Ok(Self { key_id, date, region, service })
+    }
+}
+
 fn claim(
     form: Form,
-    credential: &str,
+    Credential { key_id, date, region, service }: Credential<'_>,
     signature: &str,
     signed_headers: &str,
     (signed_at_text, signed_at): (String, Timestamp),
     has_token: bool,
 ) -> Result<Claim, String> {
-    let fields: Vec<&str> = credential.rsplitn(5, '/').collect();
-    let [terminator, service, region, date, key_id] = fields[..] else {
-        return Err(format!(
-            "Credential must have exactly 5 slash-delimited elements, e.g. \
-             keyid/date/region/service/term, got '{credential}'"
-        ));
-    };
-    if terminator != "aws4_request" {
-        return Err(format!(
-            "Credential should be scoped with a valid terminator: 'aws4_request', not \
-             '{terminator}'."
-        ));
-    }
-    if key_id.is_empty() || key_id.len() > 128 || service.is_empty() || service.len() > 64 {
-        return Err(format!("'{credential}' is not a valid Credential."));
-    }
-    let region: Region = region
-        .parse()
-        .map_err(|_| format!("Credential should be scoped to a valid region, not '{region}'."))?;
-    if date.len() != 8 || !date.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(format!("Date in Credential scope must be YYYYMMDD, got '{date}'."));
-    }
     let mut names = signed_headers.split(';').peekable();
     let mut ordered = true;
     while let Some(name) = names.next() {

@@ -1,6 +1,7 @@
 //! Why a caller was not let in, in the words of the JSON services and in those of S3.
 
 use super::ServiceKind;
+use super::claim::Form;
 use crate::api::ApiError;
 
 /// Why a request is not authentic.
@@ -14,10 +15,14 @@ pub(super) enum AuthError {
     IncompleteHeader(String),
     /// A query parameter is missing or malformed; the text says which.
     IncompleteQuery(String),
-    /// The credential scope is not for this service, region or day; the text says how.
-    Scope(String),
+    /// The credential is malformed.
+    Credential(Form, Fault),
+    /// The credential is well formed, but not for this service or day.
+    Scope(Form, Fault),
     /// Signed at a moment too far from ours; the text says both.
     Skew(String),
+    /// A presigned URL of a moment to come; the text says which.
+    Early(String),
     /// A presigned URL past its end.
     Expired(String),
     /// No such access key, or a session token nobody gave out.
@@ -30,6 +35,14 @@ pub(super) enum AuthError {
     Body,
     /// The kind of payload may not be used here; the text says which.
     Payload(String),
+}
+
+/// What is wrong with a credential, in the words of both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) json: String,
+    /// What S3 says behind the name of the place.
+    pub(super) s3: String,
 }
 
 const MISMATCH: &str = "The request signature we calculated does not match the signature you \
@@ -61,12 +74,14 @@ impl AuthError {
             Self::IncompleteHeader(text) | Self::IncompleteQuery(text) => {
                 ("IncompleteSignatureException", text)
             }
+            Self::Credential(_, fault) => ("IncompleteSignatureException", fault.json),
+            Self::Scope(_, fault) => (invalid, fault.json),
             Self::UnknownKey => (
                 "UnrecognizedClientException",
                 "The security token included in the request is invalid.".to_owned(),
             ),
-            Self::Scope(text)
-            | Self::Skew(text)
+            Self::Skew(text)
+            | Self::Early(text)
             | Self::Expired(text)
             | Self::Headers(text)
             | Self::Payload(text) => (invalid, text),
@@ -86,9 +101,17 @@ impl AuthError {
                  Signature query string parameter or the Authorization header should be specified"
                     .to_owned(),
             ),
-            Self::IncompleteHeader(text) | Self::Scope(text) => {
-                (400, "AuthorizationHeaderMalformed", text)
-            }
+            Self::IncompleteHeader(text) => (400, "AuthorizationHeaderMalformed", text),
+            Self::Credential(Form::Header, fault) | Self::Scope(Form::Header, fault) => (
+                400,
+                "AuthorizationHeaderMalformed",
+                format!("The authorization header is malformed; {}", fault.s3),
+            ),
+            Self::Credential(Form::Query(_), fault) | Self::Scope(Form::Query(_), fault) => (
+                400,
+                "AuthorizationQueryParametersError",
+                format!("Error parsing the X-Amz-Credential parameter; {}", fault.s3),
+            ),
             Self::IncompleteQuery(text) => (400, "AuthorizationQueryParametersError", text),
             Self::Skew(_) => (
                 403,
@@ -96,6 +119,7 @@ impl AuthError {
                 "The difference between the request time and the current time is too large."
                     .to_owned(),
             ),
+            Self::Early(_) => (403, "AccessDenied", "Request is not yet valid".to_owned()),
             Self::Expired(_) => (403, "AccessDenied", "Request has expired".to_owned()),
             Self::UnknownKey => (
                 403,

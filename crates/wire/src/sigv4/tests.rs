@@ -314,13 +314,88 @@ fn refusals_have_the_names_and_words_of_aws() {
         invalid,
         "both mechanisms at once"
     );
-    assert_eq!(json(&set("x-amz-content-sha256", "UNSIGNED-PAYLOAD")).0, invalid);
     let other = verifier_at(SIGNED_AT).authenticate(
         &list_streams(),
         BodyHash::Whole(b"{\"Limit\": 4}"),
         KINESIS,
     );
     assert_eq!(other.unwrap_err().code, invalid);
+}
+
+#[test]
+fn s3_names_the_place_of_a_wrong_credential() {
+    let query = |from: &str, to: &str| {
+        let uri = PRESIGNED.replace(from, to);
+        let request = parts("GET", &uri, &[("host", "localhost:4566")]);
+        let got =
+            verifier_at(SIGNED_AT).authenticate(&request, BodyHash::Streaming, ServiceKind::S3);
+        let error = got.unwrap_err();
+        (error.status, error.code, error.message)
+    };
+    let place = "Error parsing the X-Amz-Credential parameter;";
+    let malformed = "the Credential is mal-formed; expecting \
+                     \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\".";
+    for (from, to, text) in [
+        (
+            "%2Fs3%2F",
+            "%2Fkinesis%2F",
+            "incorrect service \"kinesis\". This endpoint belongs to \"s3\".",
+        ),
+        (
+            "aws4_request",
+            "aws5_request",
+            "incorrect terminal \"aws5_request\". This endpoint uses \"aws4_request\".",
+        ),
+        (
+            "%2F20260102%2F",
+            "%2F2026%2F",
+            "incorrect date format \"2026\". This date in the credential must be in the format \
+          \"yyyyMMdd\".",
+        ),
+        (
+            "%2F20260102%2F",
+            "%2F20260103%2F",
+            "Invalid credential date \"20260103\". This date is not the same as X-Amz-Date: \
+          \"20260102\".",
+        ),
+        ("AKIDEXAMPLE%2F20260102", "20260102", malformed),
+    ] {
+        let want = (400, "AuthorizationQueryParametersError", format!("{place} {text}"));
+        assert_eq!(query(from, to), want, "{to}");
+    }
+    let (status, code, _) = query("Date=20260102T03", "Date=20260102T04");
+    assert_eq!((status, code), (403, "AccessDenied"), "a moment to come");
+    let header = authorization("us-east-1/kinesis", "host;x-amz-date", &"0".repeat(64));
+    let request = parts(
+        "GET",
+        "/",
+        &[("host", "localhost"), ("x-amz-date", "20260102T030405Z"), ("authorization", &header)],
+    );
+    let got = verifier_at(SIGNED_AT).authenticate(&request, BodyHash::Streaming, ServiceKind::S3);
+    let error = got.unwrap_err();
+    assert_eq!(
+        (error.code, error.message.as_str()),
+        (
+            "AuthorizationHeaderMalformed",
+            "The authorization header is malformed; incorrect service \"kinesis\". This endpoint \
+             belongs to \"s3\"."
+        )
+    );
+}
+
+#[test]
+fn a_json_service_signs_its_body_whatever_is_declared() {
+    let mut request = list_streams();
+    request.headers.insert("x-amz-content-sha256", "UNSIGNED-PAYLOAD".parse().unwrap());
+    let whole = BodyHash::Whole(LIST_BODY);
+    verifier_at(SIGNED_AT).authenticate(&request, whole, KINESIS).unwrap();
+    open_verifier().authenticate(&request, whole, KINESIS).unwrap();
+    // Signed with another hash than the body's, as when the body is left unsigned.
+    let names = "host;x-amz-content-sha256;x-amz-date;x-amz-target";
+    sign(&mut request, "AKIDEXAMPLE", SECRET, names, b"");
+    let error = verifier_at(SIGNED_AT).authenticate(&request, whole, KINESIS).unwrap_err();
+    assert_eq!(error.code, "InvalidSignatureException");
+    assert!(error.message.starts_with("The request signature we calculated"), "{error}");
 }
 
 #[test]
