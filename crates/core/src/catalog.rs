@@ -187,14 +187,10 @@ impl Stream {
         Duration::from_secs(u64::from(self.retention_hours) * 3600)
     }
 
-    /// The open shard that takes records with this hash key.
-    pub fn route(&self, key: HashKey) -> Option<&Shard> {
-        self.shards.iter().find(|s| s.is_open() && s.range.contains(key))
-    }
-
     /// The shard with this number.
     pub fn shard(&self, id: ShardId) -> Option<&Shard> {
-        self.shards.iter().find(|s| s.id == id)
+        let place = self.shards.binary_search_by_key(&id, |s| s.id).ok()?;
+        self.shards.get(place)
     }
 }
 
@@ -205,6 +201,35 @@ pub struct Held {
     pub stream: Arc<Stream>,
     /// The version a change must name.
     pub version: u64,
+    /// Where its open shards are in `stream.shards`, by their lowest hash key.
+    open: Arc<[u32]>,
+}
+
+impl Held {
+    fn new(stream: Arc<Stream>, version: u64) -> Self {
+        let numbered = (0..).zip(&stream.shards).filter(|(_, shard)| shard.is_open());
+        let mut open: Vec<(HashKey, u32)> = numbered.map(|(n, s)| (s.range.start, n)).collect();
+        open.sort_unstable();
+        let open = open.into_iter().map(|(_, n)| n).collect();
+        Self { stream, version, open }
+    }
+
+    /// How many open shards there are.
+    pub fn open_shards(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The `nth` open shard by hash key, from 0; `None` if there are fewer.
+    pub fn open_shard(&self, nth: usize) -> Option<&Shard> {
+        self.stream.shards.get(*self.open.get(nth)? as usize)
+    }
+
+    /// Which of the open shards, counted as by [`Self::open_shard`], takes records with this hash
+    /// key. Takes time in the logarithm of their number; `None` only if there is no open shard.
+    pub fn route(&self, key: HashKey) -> Option<usize> {
+        let start = |n: &u32| self.stream.shards[*n as usize].range.start;
+        self.open.partition_point(|n| start(n) <= key).checked_sub(1)
+    }
 }
 
 type Key = (Scope, StreamName);
@@ -235,7 +260,7 @@ impl StreamCatalog {
         for (key, entry) in scan_all(store.as_ref(), PREFIX).await? {
             let stream: Stream = entry.json(&key)?;
             let id = (stream.scope.clone(), stream.name.clone());
-            held.insert(id, Held { stream: Arc::new(stream), version: entry.version });
+            held.insert(id, Held::new(Arc::new(stream), entry.version));
         }
         let inner = Inner {
             store,
@@ -330,7 +355,7 @@ impl Inner {
         };
         match self.store.commit(vec![write]).await {
             Ok(version) => {
-                let new = Held { stream: Arc::new(stream), version };
+                let new = Held::new(Arc::new(stream), version);
                 self.publish(id, Some(new.clone()));
                 Ok(new)
             }
@@ -358,7 +383,7 @@ impl Inner {
         let row = async {
             let Some(entry) = self.store.get(&key).await? else { return Ok(None) };
             let stream = Arc::new(entry.json(&key)?);
-            Ok(Some(Held { stream, version: entry.version }))
+            Ok(Some(Held::new(stream, entry.version)))
         };
         match row.await {
             Ok(held) => {

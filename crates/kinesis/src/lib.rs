@@ -4,6 +4,7 @@
 //! whole, acts on the ports and writes its reply; what takes time (a stream being made or deleted)
 //! is a state in the stream's row, moved on by [`Kinesis::run`].
 
+mod change;
 mod error;
 mod iterator;
 mod lifecycle;
@@ -69,7 +70,15 @@ pub struct Kinesis {
     clock: Arc<dyn Clock>,
     sealer: Sealer,
     options: Options,
-    /// Streams whose state somebody has to move on.
+    attention: Arc<Attention>,
+    /// Held from counting the shards to writing the new stream's row.
+    creating: tokio::sync::Mutex<()>,
+    /// Held while a retention changes, so that log and row end up saying the same.
+    retaining: tokio::sync::Mutex<()>,
+}
+
+/// Streams whose state somebody has to move on.
+struct Attention {
     pending: Mutex<BTreeSet<(Scope, StreamName)>>,
     wake: Notify,
 }
@@ -94,7 +103,9 @@ impl Kinesis {
     ) -> Result<Self, ControlError> {
         let sealer = Sealer::open(control, random).await?;
         let pending = Mutex::new(lifecycle::unfinished(&catalog));
-        Ok(Self { log, catalog, clock, sealer, options, pending, wake: Notify::new() })
+        let attention = Arc::new(Attention { pending, wake: Notify::new() });
+        let (creating, retaining) = Default::default();
+        Ok(Self { log, catalog, clock, sealer, options, attention, creating, retaining })
     }
 }
 

@@ -18,7 +18,7 @@ use hydrant_core::log::LogError;
 use hydrant_core::names::{Scope, StreamName};
 
 use crate::error::Error;
-use crate::{Kinesis, Options};
+use crate::{Attention, Kinesis, Options};
 
 /// The end of CREATING before the shards are in the log.
 pub(crate) const NOT_YET: Timestamp = Timestamp::MAX;
@@ -45,6 +45,14 @@ pub(crate) async fn all(calls: Vec<BoxFuture<'_, Result<(), LogError>>>) -> Resu
     Ok(())
 }
 
+impl Attention {
+    /// Has [`Kinesis::run`] look at a stream.
+    pub(crate) fn add(&self, id: (Scope, StreamName)) {
+        self.pending.lock().insert(id);
+        self.wake.notify_one();
+    }
+}
+
 impl Kinesis {
     /// Moves streams from state to state, for ever. The caller's duty: spawn it once; dropping it
     /// loses nothing, the next [`Kinesis::open`] finds what it left.
@@ -53,7 +61,7 @@ impl Kinesis {
             let next = self.settle().await;
             let pause = next.map(|at| at.since(self.clock.now()).max(Duration::from_millis(1)));
             tokio::select! {
-                () = self.wake.notified() => {}
+                () = self.attention.wake.notified() => {}
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
             }
         }
@@ -62,7 +70,7 @@ impl Kinesis {
     /// Does what is due, and tells when something will be due again. [`Kinesis::run`] calls it; a
     /// test with a clock of its own does so itself.
     pub async fn settle(&self) -> Option<Timestamp> {
-        let taken = std::mem::take(&mut *self.pending.lock());
+        let taken = std::mem::take(&mut *self.attention.pending.lock());
         let work = stream::iter(taken).map(|id| async move {
             let due = match self.settle_one(&id.0, &id.1).await {
                 Ok(due) => due?,
@@ -71,17 +79,11 @@ impl Kinesis {
                     self.clock.now().plus(Duration::from_millis(RETRY_MS))
                 }
             };
-            self.pending.lock().insert(id);
+            self.attention.pending.lock().insert(id);
             Some(due)
         });
         let dues: Vec<_> = work.buffer_unordered(STREAMS_AT_ONCE).collect().await;
         dues.into_iter().flatten().min()
-    }
-
-    /// Has [`Kinesis::run`] look at a stream.
-    pub(crate) fn attend(&self, stream: &Stream) {
-        self.pending.lock().insert((stream.scope.clone(), stream.name.clone()));
-        self.wake.notify_one();
     }
 
     async fn settle_one(

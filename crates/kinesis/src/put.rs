@@ -44,6 +44,16 @@ pub(crate) fn check(
     }
 }
 
+/// Why the first of these that is no base64 is none. For a request that is refused anyway: AWS tells
+/// of what it could not read before it tells of anything else.
+pub(crate) fn unreadable<'a>(data: impl IntoIterator<Item = &'a Blob<'a>>) -> Option<Error> {
+    let mut out = Vec::new();
+    data.into_iter().find_map(|blob| {
+        out.clear();
+        blob.decode_into(&mut out).err().map(Error::from)
+    })
+}
+
 /// The hash key that a record gives itself.
 pub(crate) fn hash_key(explicit: Option<&Text<'_>>) -> Result<Option<HashKey>, Error> {
     let Some(text) = explicit else { return Ok(None) };

@@ -1,5 +1,7 @@
 //! How long a stream keeps its records, as two operations change it.
 
+use std::time::Duration;
+
 use hydrant_core::catalog::{Held, Stream, StreamState};
 use hydrant_core::control::ControlError;
 use hydrant_core::limits::{RETENTION_HOURS_MAX, RETENTION_HOURS_MIN};
@@ -9,9 +11,10 @@ use hydrant_wire::shape::{Integer, Text, parse};
 use serde::Deserialize;
 
 use crate::Kinesis;
+use crate::change::{ATTEMPTS_MAX, crowded_out};
 use crate::error::Error;
 use crate::lifecycle::all;
-use crate::streams::{name_of, refuse};
+use crate::streams::{from_log, name_of, refuse};
 use crate::validate::Checks;
 
 /// Which way an operation may change it.
@@ -35,8 +38,9 @@ struct Request<'a> {
     retention_period_hours: Option<Integer>,
 }
 
-/// Runs either operation. The log is told first and the row last: after a crash in between, the row
-/// still says the old period, and the caller, who had no reply, asks again.
+/// Runs either operation. The log is told of a longer period before the row says it, and of a shorter
+/// one after: whatever stops it in between, no record goes that the row says is kept. The caller, who
+/// had no reply, asks again, and then the log is told again.
 pub(crate) async fn change(
     kinesis: &Kinesis,
     who: &Principal,
@@ -55,21 +59,30 @@ pub(crate) async fn change(
     };
     let name = name_of(who, operation, request.stream_name.as_ref(), request.stream_arn.as_ref())?;
     let hours = request.retention_period_hours.map_or(0, |n| n.0);
-    loop {
+    let _alone = kinesis.retaining.lock().await;
+    for _ in 0..ATTEMPTS_MAX {
         let held = kinesis.active(who, &name)?;
         let next = changed(kinesis, &held, way, hours, &name)?;
-        if next.retention_hours == held.stream.retention_hours {
+        let (same, keep) = (next.retention_hours == held.stream.retention_hours, next.retention());
+        if same || way == Way::Up {
+            tell_log(kinesis, &held.stream, keep).await?;
+        }
+        if same {
             return Ok(());
         }
-        let shards = held.stream.shards.iter();
-        let calls = shards.map(|s| kinesis.log.set_retention(s.uid, next.retention()));
-        all(calls.collect()).await?;
-        match kinesis.catalog.put(next, Some(held.version)).await {
+        match kinesis.put(next, Some(held.version)).await {
+            Ok(_) if way == Way::Down => return tell_log(kinesis, &held.stream, keep).await,
             Ok(_) => return Ok(()),
             Err(ControlError::Conflict { .. }) => {}
             Err(e) => return Err(e.into()),
         }
     }
+    Err(crowded_out(&name))
+}
+
+async fn tell_log(kinesis: &Kinesis, stream: &Stream, keep: Duration) -> Result<(), Error> {
+    let calls = stream.shards.iter().map(|s| kinesis.log.set_retention(s.uid, keep));
+    all(calls.collect()).await.map_err(|e| from_log(e, stream))
 }
 
 fn changed(

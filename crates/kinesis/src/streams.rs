@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hydrant_core::arn::Arn;
 use hydrant_core::catalog::{Held, Stream, StreamStatus};
+use hydrant_core::log::LogError;
 use hydrant_core::names::{Scope, StreamName};
 use hydrant_wire::Principal;
 use hydrant_wire::shape::Text;
@@ -60,6 +61,15 @@ fn in_scope(who: &Principal, operation: &str, text: &str) -> Result<StreamName, 
         return Err(not_found(name, &arn.scope));
     }
     parse(name)
+}
+
+/// What the log could not do for a stream that was there when it was looked up.
+pub(crate) fn from_log(error: LogError, stream: &Stream) -> Error {
+    match error {
+        // Deleted meanwhile.
+        LogError::NotFound => not_found(stream.name.as_str(), &stream.scope),
+        other => other.into(),
+    }
 }
 
 pub(crate) fn not_found(name: &str, scope: &Scope) -> Error {

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hydrant_core::catalog::{Held, Stream};
-use hydrant_core::control::ControlError;
+use hydrant_core::catalog::Stream;
 use hydrant_core::limits::TAGS_MAX;
 use hydrant_core::names::StreamName;
 use hydrant_wire::Principal;
@@ -112,20 +111,14 @@ impl Kinesis {
         name: &StreamName,
         change: impl Fn(&mut BTreeMap<String, String>) + Send + Sync,
     ) -> Result<(), Error> {
-        loop {
-            let Held { stream, version } = self.find(who, name)?.held;
-            let mut next = Stream::clone(&stream);
+        let decide = || {
+            let held = self.find(who, name)?.held;
+            let mut next = Stream::clone(&held.stream);
             change(&mut next.tags);
             check_count(&next.tags, name, who)?;
-            if next.tags == stream.tags {
-                return Ok(());
-            }
-            match self.catalog.put(next, Some(version)).await {
-                Ok(_) => return Ok(()),
-                Err(ControlError::Conflict { .. }) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
+            Ok((next.tags != held.stream.tags).then_some((next, held.version)))
+        };
+        self.change(decide).await
     }
 }
 

@@ -1,5 +1,6 @@
 //! The operations on the ports in memory, with a clock moved by hand.
 
+mod races;
 mod records;
 mod reply;
 mod stream_state;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hydrant_core::catalog::StreamCatalog;
+use hydrant_core::catalog::{Stream, StreamCatalog};
 use hydrant_core::control::ControlStore;
 use hydrant_core::log::LogEngine;
 use hydrant_core::names::Scope;

@@ -56,18 +56,18 @@ pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Resu
     let tags = tags::kept(request.tags)?;
     tags::check_count(&tags, &name, who)?;
     clear_the_way(kinesis, who, &name).await?;
+    let _counted = kinesis.creating.lock().await;
     check_shards(kinesis, who, shards)?;
 
     let stream = new_stream(kinesis, who, name, mode, shards, tags).await?;
-    match kinesis.catalog.put(stream, None).await {
-        Ok(held) => kinesis.attend(&held.stream),
+    match kinesis.put(stream, None).await {
+        Ok(_) => Ok(Bytes::new()),
         Err(ControlError::Conflict { .. }) => {
             let name = request.stream_name.as_deref().unwrap_or_default();
-            return Err(exists(name, who));
+            Err(exists(name, who))
         }
-        Err(e) => return Err(e.into()),
+        Err(e) => Err(e.into()),
     }
-    Ok(Bytes::new())
 }
 
 fn check(request: &Request<'_>) -> Result<(StreamMode, u32), Error> {

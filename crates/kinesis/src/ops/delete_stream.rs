@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use hydrant_core::catalog::{Stream, StreamState, StreamStatus};
-use hydrant_core::control::ControlError;
 use hydrant_wire::Principal;
 use hydrant_wire::shape::{Flag, Text, parse};
 use serde::Deserialize;
@@ -34,24 +33,19 @@ pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Resu
     refuse(&[("StreamId", request.stream_id.is_some())])?;
     let name =
         name_of(who, "DeleteStream", request.stream_name.as_ref(), request.stream_arn.as_ref())?;
-    loop {
+    let decide = || {
         let found = kinesis.find(who, &name)?;
         match found.status {
             StreamStatus::Creating => return Err(not_active(&found.held, found.status)),
             // Asked twice, deleted once.
-            StreamStatus::Deleting => return Ok(Bytes::new()),
+            StreamStatus::Deleting => return Ok(None),
             StreamStatus::Active | StreamStatus::Updating => {}
         }
         let until = kinesis.clock.now().plus(kinesis.options.delete_delay);
-        let next =
-            Stream { state: StreamState::Deleting(until), ..Stream::clone(&found.held.stream) };
-        match kinesis.catalog.put(next, Some(found.held.version)).await {
-            Ok(held) => {
-                kinesis.attend(&held.stream);
-                return Ok(Bytes::new());
-            }
-            Err(ControlError::Conflict { .. }) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
+        let state = StreamState::Deleting(until);
+        let next = Stream { state, ..Stream::clone(&found.held.stream) };
+        Ok(Some((next, found.held.version)))
+    };
+    kinesis.change(decide).await?;
+    Ok(Bytes::new())
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use hydrant_core::Timestamp;
 use hydrant_core::catalog::{Shard, Stream};
+use hydrant_core::log::LogError;
 use hydrant_core::sequence::{RecordIndex, SequenceNumber};
 use hydrant_wire::Principal;
 use hydrant_wire::shape::{Flag, Seconds, Text, parse};
@@ -104,7 +105,10 @@ async fn start(
         },
         ("TRIM_HORIZON", None) => Ok(RecordIndex::MIN),
         // Fixed now: what is put from here on is read, however late the iterator is used.
-        ("LATEST", None) => Ok(kinesis.log.tail(shard.uid).await?.end),
+        ("LATEST", None) => {
+            let tail = kinesis.log.tail(shard.uid).await.map_err(|e| gone(e, stream, shard))?;
+            Ok(tail.end)
+        }
         ("AT_TIMESTAMP", None) => {
             let seconds = request.timestamp.ok_or_else(|| {
                 Error::InvalidArgument(
@@ -114,7 +118,7 @@ async fn start(
                 )
             })?;
             let at = moment(seconds, kinesis.clock.now())?;
-            Ok(kinesis.log.locate(shard.uid, at).await?)
+            kinesis.log.locate(shard.uid, at).await.map_err(|e| gone(e, stream, shard))
         }
         (kind, number) => Err(Error::InvalidArgument(format!(
             "Must either specify (1) AT_SEQUENCE_NUMBER or AFTER_SEQUENCE_NUMBER and \
@@ -125,10 +129,19 @@ async fn start(
     }
 }
 
+/// The log does not know a shard any more whose stream was deleted meanwhile.
+fn gone(error: LogError, stream: &Stream, shard: &Shard) -> Error {
+    match error {
+        LogError::NotFound => shards::missing(stream, shard.id),
+        other => other.into(),
+    }
+}
+
 /// A moment of a request, which must not lie ahead.
 pub(super) fn moment(Seconds(seconds): Seconds, now: Timestamp) -> Result<Timestamp, Error> {
-    // Past what a number of milliseconds can hold, the cast saturates; not a number is 0.
-    let ms = (seconds * 1_000.0).round() as i64;
+    // Cut to milliseconds, but not below what a decimal fraction meant. Past what a number can hold,
+    // the cast saturates; not a number is 0.
+    let ms = ((seconds * 1e6).round() as i64).div_euclid(1_000);
     let now_ms = now.as_millis();
     match u64::try_from(ms) {
         Ok(ms) if ms > now_ms => Err(Error::InvalidArgument(format!(

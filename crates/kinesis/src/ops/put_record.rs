@@ -50,17 +50,18 @@ pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Resu
     let (key, explicit) = (request.partition_key.as_ref(), request.explicit_hash_key.as_ref());
     put::check(&mut checks, String::new, key, explicit, request.data.as_ref());
     checks.stream(request.stream_name.as_ref(), request.stream_arn.as_ref());
-    checks.finish()?;
+    // AWS reads the whole request before it checks any of it.
+    checks.finish().map_err(|e| put::unreadable(request.data.as_ref()).unwrap_or(e))?;
     refuse(&[
         ("StreamId", request.stream_id.is_some()),
         ("DryRun", request.dry_run.is_some_and(|f| f.0)),
     ])?;
-    let explicit = put::hash_key(explicit)?;
     let key = request.partition_key.as_deref().unwrap_or_default();
     let mut data = Vec::new();
     if let Some(blob) = &request.data {
         blob.decode_into(&mut data)?;
     }
+    let explicit = put::hash_key(explicit)?;
     let (name, arn) = (request.stream_name.as_ref(), request.stream_arn.as_ref());
     let name = name_of(who, "PutRecord", name, arn)?;
     let held = kinesis.usable(who, &name)?;
@@ -68,9 +69,8 @@ pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Resu
     if let Some(text) = ordering {
         check_ordering(kinesis, who, name.as_str(), text)?;
     }
-    let routes = Routes::of(stream);
-    let place = routes.place(key, explicit).ok_or_else(|| no_shard(name.as_str()))?;
-    let shard = routes.shard(place);
+    let route = Routes::of(&held).shard(key, explicit);
+    let (_, shard) = route.ok_or_else(|| no_shard(name.as_str()))?;
     let mut batch = RecordBatch::with_capacity(1, key.len() + data.len());
     batch.push(key.as_bytes(), &data);
     let put = kinesis.log.append(shard.uid, batch).await;

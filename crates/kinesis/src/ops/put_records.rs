@@ -1,11 +1,10 @@
 //! `PutRecords`: up to 500 records, each durable or refused by itself when the reply is sent.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use hydrant_core::catalog::{Shard, Stream};
+use hydrant_core::catalog::{Held, Shard, Stream};
 use hydrant_core::limits::{PUT_RECORDS_BYTES_MAX, PUT_RECORDS_MAX};
 use hydrant_core::log::LogError;
 use hydrant_core::record::RecordBatch;
@@ -66,22 +65,36 @@ pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Resu
         Some(List(records)) => records.iter().flatten().map(|s| &s.0).collect(),
         None => Vec::new(),
     };
-    check(&request)?;
+    let bytes: usize = entries.iter().map(|e| e.size_bytes()).sum();
+    // AWS reads the whole request before it checks any of it or looks for the stream.
+    let blobs = || entries.iter().filter_map(|entry| entry.data.as_ref());
+    let found = find(kinesis, who, &request, &entries, bytes);
+    let held = found.map_err(|e| put::unreadable(blobs()).unwrap_or(e))?;
+    let (mut groups, routed) = group(&entries, &held, bytes)?;
+
+    append(kinesis, &mut groups).await;
+    answer(&held.stream, &groups, &routed, bytes)
+}
+
+/// The stream of a request that may be put into it.
+fn find(
+    kinesis: &Kinesis,
+    who: &Principal,
+    request: &Request<'_>,
+    entries: &[&Entry<'_>],
+    bytes: usize,
+) -> Result<Held, Error> {
+    check(request)?;
     let (name, arn) = (request.stream_name.as_ref(), request.stream_arn.as_ref());
     let name = name_of(who, "PutRecords", name, arn)?;
-    let bytes: usize = entries.iter().map(|e| e.size_bytes()).sum();
     if bytes > PUT_RECORDS_BYTES_MAX {
         let limit = PUT_RECORDS_BYTES_MAX >> 20;
         return Err(Error::InvalidArgument(format!("Records size exceeds {limit} MB limit")));
     }
-    let held = kinesis.usable(who, &name);
-    let stream = held.as_ref().ok().map(|held| Arc::clone(&held.stream));
-    // A malformed record is told of before a missing stream, as AWS reads before it looks.
-    let (mut groups, routed) = group(&entries, stream.as_deref(), bytes)?;
-    let stream = &held?.stream;
-
-    append(kinesis, &mut groups).await;
-    answer(stream, &groups, &routed, bytes)
+    for entry in entries {
+        put::hash_key(entry.explicit_hash_key.as_ref())?;
+    }
+    kinesis.usable(who, &name)
 }
 
 impl Entry<'_> {
@@ -123,15 +136,16 @@ fn check(request: &Request<'_>) -> Result<(), Error> {
     ])
 }
 
-/// Decodes every record into the batch of its shard. With no stream, only decodes.
+/// Decodes every record into the batch of its shard.
 fn group<'a>(
     entries: &[&Entry<'_>],
-    stream: Option<&'a Stream>,
+    held: &'a Held,
     bytes: usize,
 ) -> Result<(Vec<Group<'a>>, Vec<Routed>), Error> {
-    let routes = stream.map(Routes::of);
-    let shards = routes.as_ref().map_or(0, Routes::len);
-    let mut group_of: Vec<Option<usize>> = vec![None; shards];
+    let routes = Routes::of(held);
+    let shards = routes.len();
+    // By shard, one more than the place of its group; 0 is none yet.
+    let mut group_of: Vec<u16> = vec![0; shards];
     let mut groups: Vec<Group<'a>> = Vec::new();
     let mut routed = Vec::with_capacity(entries.len());
     let mut data = Vec::new();
@@ -141,16 +155,18 @@ fn group<'a>(
             blob.decode_into(&mut data)?;
         }
         let explicit = put::hash_key(entry.explicit_hash_key.as_ref())?;
-        let (Some(routes), Some(stream)) = (&routes, stream) else { continue };
         let key = entry.partition_key.as_deref().unwrap_or_default();
-        let place = routes.place(key, explicit).ok_or_else(|| no_shard(stream.name.as_str()))?;
-        let group = *group_of[place].get_or_insert_with(|| {
+        let route = routes.shard(key, explicit);
+        let (place, shard) = route.ok_or_else(|| no_shard(held.stream.name.as_str()))?;
+        if group_of[place] == 0 {
             // An even share, or all of it when there is only one to share.
             let share = shards.min(entries.len());
             let batch = RecordBatch::with_capacity(entries.len() / share, bytes / share);
-            groups.push(Group { shard: routes.shard(place), batch, put: Err(LogError::NotFound) });
-            groups.len() - 1
-        });
+            groups.push(Group { shard, batch, put: Err(LogError::NotFound) });
+            // As many groups as records, at most.
+            group_of[place] = groups.len() as u16;
+        }
+        let group = usize::from(group_of[place]) - 1;
         let batch = &mut groups[group].batch;
         routed.push((group, batch.len() as u32));
         batch.push(key.as_bytes(), &data);

@@ -98,6 +98,13 @@ async fn bad_places_are_refused_in_the_words_of_aws() {
         world.no("GetShardIterator", body).await
     };
     let invalid = |text: String| ("InvalidArgumentException".to_owned(), text);
+    // A moment within the present millisecond is not ahead; one in the next is.
+    for (ahead, good) in [(0.0006, true), (0.0016, false)] {
+        let at = world.now_ms() as f64 / 1000.0 + ahead;
+        let body = json!({ "StreamName": "s", "ShardId": "0", "Timestamp": at,
+                           "ShardIteratorType": "AT_TIMESTAMP" });
+        assert_eq!(world.call("GetShardIterator", body).await.is_ok(), good, "{ahead}");
+    }
     let either = "Must either specify (1) AT_SEQUENCE_NUMBER or AFTER_SEQUENCE_NUMBER and \
                   StartingSequenceNumber or (2) TRIM_HORIZON or LATEST and no \
                   StartingSequenceNumber.";
@@ -275,7 +282,15 @@ async fn limits_of_puts_hold_and_nothing_is_put_of_a_refused_call() {
     );
     let mut mixed = entries(3, "");
     mixed["Records"][2]["Data"] = json!("!");
+    assert_eq!(world.no("PutRecords", mixed.clone()).await.0, "SerializationException");
+    // Reading comes before checking, and both before looking for the stream.
+    mixed["Records"][0]["PartitionKey"] = json!("");
+    mixed["StreamName"] = json!("no such name");
     assert_eq!(world.no("PutRecords", mixed).await.0, "SerializationException");
+    let mut unread = put("!");
+    unread["StreamName"] = json!("no such name");
+    unread["ExplicitHashKey"] = json!("x");
+    assert_eq!(world.no("PutRecord", unread).await.0, "SerializationException");
     let mut mixed = entries(3, "");
     let hash = "340282366920938463463374607431768211456";
     mixed["Records"][2]["ExplicitHashKey"] = json!(hash);
