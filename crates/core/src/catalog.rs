@@ -26,6 +26,8 @@ const PREFIX: &str = "streams/";
 const NEXT_UID: &str = "log/next-shard-uid";
 /// Shard names claimed from the store at a time.
 const UIDS_CLAIMED: u64 = 1_000;
+/// Times that a claim is tried again because another was faster.
+const CLAIMS_MAX: usize = 32;
 const WRITE_LOCKS: usize = 64;
 
 /// A shard's number in its stream; shown as `shardId-000000000000`.
@@ -395,7 +397,7 @@ impl Inner {
     }
 
     async fn claim(&self, count: u64) -> Result<Range<u64>, ControlError> {
-        loop {
+        for _ in 0..CLAIMS_MAX {
             let seen = self.store.get(NEXT_UID).await?;
             let first: u64 = seen.as_ref().map_or(Ok(1), |e| e.json(NEXT_UID))?;
             let next = first + count;
@@ -405,6 +407,7 @@ impl Inner {
                 Err(e) => return Err(e),
             }
         }
+        Err(ControlError::Unavailable(format!("{NEXT_UID} was claimed by others each time")))
     }
 
     async fn lock(&self, id: &Key) -> MutexGuard<'_, ()> {

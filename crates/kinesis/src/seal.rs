@@ -42,7 +42,8 @@ impl Sealer {
         control: &dyn ControlStore,
         random: &Random,
     ) -> Result<Self, ControlError> {
-        loop {
+        // Drawn by us or, meanwhile, by another: the second look finds it.
+        for _ in 0..2 {
             if let Some(entry) = control.get(KEY_ROW).await? {
                 return Ok(Self { key: entry.json(KEY_ROW)? });
             }
@@ -52,6 +53,7 @@ impl Sealer {
                 Err(e) => return Err(e),
             }
         }
+        Err(ControlError::Unavailable(format!("{KEY_ROW} was written, but is not there")))
     }
 
     /// Seals a payload, padded with zeros to at least `bytes_min` and a multiple of 16.

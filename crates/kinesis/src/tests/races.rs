@@ -153,6 +153,23 @@ async fn a_change_that_never_gets_through_ends() {
 }
 
 #[tokio::test]
+async fn a_store_that_is_crowded_from_the_start_ends_too() {
+    let control: Arc<dyn ControlStore> =
+        Arc::new(Crowded(Arc::new(MemoryControl::new()), true.into()));
+    let catalog = Arc::new(StreamCatalog::open(control.clone()).await.unwrap());
+    let soon = Duration::from_secs(5);
+    let claimed = tokio::time::timeout(soon, catalog.allocate_shards(1)).await;
+    assert!(matches!(claimed.unwrap(), Err(ControlError::Unavailable(_))));
+    let clock = Arc::new(ManualClock::default());
+    let log = Arc::new(MemoryLog::new(clock.clone()));
+    let random = Random::from_seed(1);
+    let options = Options::default();
+    let opened = Kinesis::open(log, control.as_ref(), catalog, clock, &random, options);
+    let opened = tokio::time::timeout(soon, opened).await;
+    assert!(matches!(opened.unwrap(), Err(ControlError::Unavailable(_))));
+}
+
+#[tokio::test]
 async fn what_is_deleted_under_way_is_not_found() {
     let world = World::new().await;
     world.create("s", 1).await;
