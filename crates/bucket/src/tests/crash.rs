@@ -241,3 +241,86 @@ fn a_commit_nobody_waits_for_any_more_keeps_its_file() {
         });
     }
 }
+
+/// What one client does to a few keys; returns the ETags of what it was told is stored.
+async fn act(h: &Harness, random: &Random, client: u32) -> Vec<(String, String)> {
+    let mut stored = Vec::new();
+    for step in 0..40 {
+        let [kind, key, from] = random.bytes::<3>();
+        let (key, from) = (format!("k{}", key % 3), format!("k{}", from % 3));
+        let path = format!("/lake/{key}");
+        let body = format!("{client} {step}");
+        let done = match kind % 8 {
+            0..=2 => h.put(&path, &body).await,
+            3 => {
+                let source = [("x-amz-copy-source", format!("lake/{from}"))];
+                let source = [(source[0].0, source[0].1.as_str())];
+                h.call(Method::PUT, &path, &source, b"").await
+            }
+            4 => {
+                let begun = h.call(Method::POST, &format!("{path}?uploads"), &[], b"").await;
+                if begun.status != 200 {
+                    continue;
+                }
+                let id = begun.element("UploadId");
+                let part = h.put(&format!("{path}?partNumber=1&uploadId={id}"), &body).await;
+                let list = format!(
+                    "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{}</ETag>\
+                     </Part></CompleteMultipartUpload>",
+                    part.header("etag").trim_matches('"')
+                );
+                let to = format!("{path}?uploadId={id}");
+                h.call(Method::POST, &to, &[], list.as_bytes()).await
+            }
+            5 => h.delete(&path).await,
+            6 => {
+                h.delete("/lake").await;
+                h.put("/lake", "").await
+            }
+            _ => {
+                h.bucket.sweep().await.unwrap();
+                h.get(&path).await
+            }
+        };
+        assert!(done.status < 500, "{kind}: {}", done.text());
+        if kind % 8 < 5 && done.status == 200 {
+            let etag = match kind % 8 {
+                3 | 4 => done.element("ETag").replace("&quot;", ""),
+                _ => done.header("etag").to_owned(),
+            };
+            stored.push((key, etag.trim_matches('"').to_owned()));
+        }
+    }
+    stored
+}
+
+/// Puts, copies, uploads in parts, deletes, ends of the bucket and sweeps, all at once: each success
+/// is one notification, and what is left is whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_success_is_one_notification_whatever_else_goes_on() {
+    for seed in 1..=4_u64 {
+        println!("seed {seed}");
+        let h = Arc::new(Harness::with_bucket("lake").await);
+        let clients = (0..8).map(|client| {
+            let (h, random) = (Arc::clone(&h), Random::from_seed(seed * 100 + u64::from(client)));
+            tokio::spawn(async move { act(&h, &random, client).await })
+        });
+        let mut stored = Vec::new();
+        for client in clients.collect::<Vec<_>>() {
+            stored.extend(client.await.unwrap());
+        }
+        let notes = h.notifications().await.into_values();
+        let mut noted: Vec<_> = notes.map(|note| (note.key, note.etag)).collect();
+        stored.sort();
+        noted.sort();
+        assert!(stored.len() > 50, "seed {seed}: too little was stored to tell");
+        assert_eq!(stored, noted, "seed {seed}");
+        h.bucket.sweep().await.unwrap();
+        let left = h.bucket.sweep().await.unwrap();
+        h.files_settle_at(left.objects as usize).await;
+        for key in ["k0", "k1", "k2"] {
+            let got = h.get(&format!("/lake/{key}")).await;
+            assert!([200, 404].contains(&got.status), "seed {seed}: {}", got.text());
+        }
+    }
+}
