@@ -1,0 +1,578 @@
+//! Parses Snowflake's statements: those that no crate parses here, the rest by sqlparser.
+
+use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::dialect::SnowflakeDialect;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::{Token, Word};
+
+use super::ast::{
+    AlterPipe, Create, CreatePipe, CreateStage, Kind, Location, Name, SessionStatement, Show,
+    Statement, Within,
+};
+use super::options::{self, Options, Value};
+use super::scan::Prepared;
+use super::tokens::{bare, byte_of, tokens};
+use crate::error::{SqlResult, invalid_value, syntax, unsupported};
+
+/// Deepest nesting of a statement.
+const DEPTH_MAX: usize = 48;
+const DIALECT: &SnowflakeDialect = &SnowflakeDialect {};
+
+/// A parsed statement, and the stages its tables named `@0`, `@1` … stand for.
+pub(crate) struct Parsed {
+    pub(crate) statement: Statement,
+    pub(crate) prepared: Prepared,
+}
+
+/// Parses one statement. `parameters` replace its placeholders, if there are any.
+pub(crate) fn parse(sql: &str, parameters: &[Option<String>]) -> SqlResult<Parsed> {
+    let prepared = Prepared::new(sql)?;
+    let tokens = tokens(&prepared.text, parameters)?;
+    let parser = Parser::new(DIALECT)
+        .with_recursion_limit(DEPTH_MAX)
+        .with_tokens_with_locations(tokens);
+    let mut front = Front { p: parser, prepared: &prepared };
+    let statement = front.statement()?;
+    while front.p.consume_token(&Token::SemiColon) {}
+    if front.p.peek_token_ref().token != Token::EOF {
+        return Err(front.unexpected());
+    }
+    Ok(Parsed { statement, prepared })
+}
+
+/// Reads the text of an expression, such as a stored default.
+pub(crate) fn parse_list(text: &str) -> SqlResult<Vec<ast::Expr>> {
+    let tokens = tokens(text, &[])?;
+    let mut p = Parser::new(DIALECT)
+        .with_recursion_limit(DEPTH_MAX)
+        .with_tokens_with_locations(tokens);
+    p.parse_comma_separated(Parser::parse_expr).map_err(parser_error)
+}
+
+pub(super) fn parser_error(e: ParserError) -> crate::session::SqlError {
+    match e {
+        ParserError::RecursionLimitExceeded => syntax("the statement is nested too deeply"),
+        ParserError::ParserError(why) | ParserError::TokenizerError(why) => {
+            syntax(format!("syntax error: {why}"))
+        }
+    }
+}
+
+pub(super) struct Front<'a> {
+    pub(super) p: Parser<'a>,
+    pub(super) prepared: &'a Prepared,
+}
+
+impl Front<'_> {
+    fn statement(&mut self) -> SqlResult<Statement> {
+        let first = self.peek_word(0).unwrap_or_default();
+        match first.as_str() {
+            "CREATE" => self.create(),
+            "DROP" => self.drop(),
+            "ALTER" => self.alter(),
+            "TRUNCATE" => {
+                self.skip();
+                self.word("TABLE");
+                let if_exists = self.words(&["IF", "EXISTS"]);
+                Ok(Statement::Truncate { name: self.name()?, if_exists })
+            }
+            "USE" => self.use_(),
+            "COPY" => Ok(Statement::Copy(Box::new(self.copy()?))),
+            "LIST" | "LS" => {
+                self.skip();
+                let location = self.location()?;
+                let mut options = self.options()?;
+                let pattern = options.text("PATTERN")?;
+                options.finish("LIST", &[])?;
+                Ok(Statement::List { location, pattern })
+            }
+            "SHOW" => self.show(),
+            "DESC" | "DESCRIBE" => self.describe(),
+            "BEGIN" | "START" | "COMMIT" | "ROLLBACK" => self.transaction(&first),
+            "INSERT" => self.insert(),
+            "SELECT" | "WITH" | "VALUES" => self.query(),
+            _ if self.p.peek_token_ref().token == Token::LParen => self.query(),
+            _ if self.p.peek_token_ref().token == Token::EOF => Err(syntax("Empty SQL statement.")),
+            "UPDATE" | "DELETE" | "MERGE" | "GRANT" | "REVOKE" | "UNDROP" | "REMOVE" | "RM"
+            | "PUT" | "GET" | "CALL" | "EXECUTE" | "EXPLAIN" | "SET" | "UNSET" | "COMMENT" => {
+                Err(unsupported(first))
+            }
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    fn query(&mut self) -> SqlResult<Statement> {
+        self.p.parse_query().map(Statement::Query).map_err(parser_error)
+    }
+
+    fn insert(&mut self) -> SqlResult<Statement> {
+        match self.p.parse_statement().map_err(parser_error)? {
+            ast::Statement::Insert(insert) => Ok(Statement::Insert(Box::new(insert))),
+            _ => Err(unsupported("this form of INSERT")),
+        }
+    }
+
+    fn create(&mut self) -> SqlResult<Statement> {
+        self.skip();
+        let or_replace = self.words(&["OR", "REPLACE"]);
+        match self.peek_word(0).unwrap_or_default().as_str() {
+            "DATABASE" => {
+                let (name, create) = self.created(or_replace, 1)?;
+                let mut options = self.options()?;
+                let comment = options.text("COMMENT")?.unwrap_or_default();
+                options.finish("DATABASE", &["DATA_RETENTION_TIME_IN_DAYS"])?;
+                Ok(Statement::CreateDatabase { name, create, comment })
+            }
+            "SCHEMA" => {
+                let (name, create) = self.created(or_replace, 1)?;
+                let mut options = self.options()?;
+                let comment = options.text("COMMENT")?.unwrap_or_default();
+                options.finish("SCHEMA", &["DATA_RETENTION_TIME_IN_DAYS"])?;
+                Ok(Statement::CreateSchema { name, create, comment })
+            }
+            "TABLE" => {
+                let (name, create) = self.created(or_replace, 1)?;
+                self.create_table(name, create)
+            }
+            "STAGE" => {
+                let (name, create) = self.created(or_replace, 1)?;
+                self.create_stage(name, create)
+            }
+            "FILE" => {
+                let (name, create) = self.created(or_replace, 2)?;
+                let mut all = self.options()?;
+                let comment = all.text("COMMENT")?.unwrap_or_default();
+                let format = options::format_options(all)?;
+                Ok(Statement::CreateFormat { name, create, format, comment })
+            }
+            "PIPE" => {
+                let (name, create) = self.created(or_replace, 1)?;
+                self.create_pipe(name, create)
+            }
+            other => Err(unsupported(format!("CREATE {other}"))),
+        }
+    }
+
+    /// The name after `skip` words that say what is created, with IF NOT EXISTS before it.
+    fn created(&mut self, or_replace: bool, skip: usize) -> SqlResult<(Name, Create)> {
+        for _ in 0..skip {
+            self.skip();
+        }
+        let if_not_exists = self.words(&["IF", "NOT", "EXISTS"]);
+        if or_replace && if_not_exists {
+            return Err(syntax(
+                "options IF NOT EXISTS and OR REPLACE are incompatible; leave one out",
+            ));
+        }
+        Ok((self.name()?, Create { or_replace, if_not_exists }))
+    }
+
+    fn create_stage(&mut self, name: Name, create: Create) -> SqlResult<Statement> {
+        let mut o = self.options()?;
+        let url = o.text("URL")?.ok_or_else(|| {
+            unsupported("internal stages; give the stage a URL such as 's3://bucket/path/'")
+        })?;
+        let credentials = match o.take("CREDENTIALS") {
+            None => None,
+            Some(value) => {
+                let mut c = value.options("CREDENTIALS")?;
+                let id = c.text("AWS_KEY_ID")?;
+                let secret = c.text("AWS_SECRET_KEY")?;
+                c.finish("CREDENTIALS", &["AWS_TOKEN", "AWS_ROLE"])?;
+                match (id, secret) {
+                    (Some(id), Some(secret)) => Some((id, secret)),
+                    (None, None) => None,
+                    _ => {
+                        return Err(syntax("CREDENTIALS needs AWS_KEY_ID and AWS_SECRET_KEY"));
+                    }
+                }
+            }
+        };
+        let format = o.take("FILE_FORMAT").map(options::format).transpose()?.unwrap_or_default();
+        let stage = CreateStage {
+            name,
+            create,
+            url,
+            endpoint: o.text("ENDPOINT")?,
+            region: o.text("REGION")?,
+            credentials,
+            format,
+            comment: o.text("COMMENT")?.unwrap_or_default(),
+        };
+        if o.0.iter().any(|(k, _)| k == "STORAGE_INTEGRATION") {
+            return Err(unsupported("STORAGE_INTEGRATION; give the stage CREDENTIALS instead"));
+        }
+        o.finish("STAGE", &["ENCRYPTION", "DIRECTORY", "COPY_OPTIONS", "USE_PRIVATELINK_ENDPOINT"])?;
+        Ok(Statement::CreateStage(Box::new(stage)))
+    }
+
+    fn create_pipe(&mut self, name: Name, create: Create) -> SqlResult<Statement> {
+        let mut o = self.options()?;
+        let auto_ingest = o.flag("AUTO_INGEST")?.unwrap_or(false);
+        let comment = o.text("COMMENT")?.unwrap_or_default();
+        o.finish("PIPE", &["ERROR_INTEGRATION", "AWS_SNS_TOPIC", "INTEGRATION"])?;
+        self.expect("AS")?;
+        let from = byte_of(&self.prepared.text, self.p.peek_token_ref().span.start);
+        if self.peek_word(0).as_deref() != Some("COPY") {
+            return Err(self.unexpected());
+        }
+        let copy = self.copy()?;
+        let text = self.prepared.text[from..].trim_end().trim_end_matches(';').trim_end();
+        let definition = self.prepared.original(text);
+        let pipe = CreatePipe { name, create, auto_ingest, comment, definition, copy };
+        Ok(Statement::CreatePipe(Box::new(pipe)))
+    }
+
+    fn drop(&mut self) -> SqlResult<Statement> {
+        self.skip();
+        let kind = self.kind("DROP")?;
+        let if_exists = self.words(&["IF", "EXISTS"]);
+        let name = self.name()?;
+        if self.word("RESTRICT") {
+            return Err(unsupported("RESTRICT"));
+        }
+        self.word("CASCADE");
+        Ok(Statement::Drop { kind, name, if_exists })
+    }
+
+    fn kind(&mut self, command: &str) -> SqlResult<Kind> {
+        let word = self.next_word()?;
+        match word.as_str() {
+            "DATABASE" => Ok(Kind::Database),
+            "SCHEMA" => Ok(Kind::Schema),
+            "TABLE" => Ok(Kind::Table),
+            "STAGE" => Ok(Kind::Stage),
+            "PIPE" => Ok(Kind::Pipe),
+            "FILE" if self.word("FORMAT") => Ok(Kind::Format),
+            other => Err(unsupported(format!("{command} {other}"))),
+        }
+    }
+
+    fn alter(&mut self) -> SqlResult<Statement> {
+        self.skip();
+        match self.next_word()?.as_str() {
+            "SESSION" => self.alter_session(),
+            "PIPE" => {
+                let if_exists = self.words(&["IF", "EXISTS"]);
+                let name = self.name()?;
+                let what = self.alter_pipe()?;
+                Ok(Statement::AlterPipe { name, if_exists, what })
+            }
+            other => Err(unsupported(format!("ALTER {other}"))),
+        }
+    }
+
+    fn alter_pipe(&mut self) -> SqlResult<AlterPipe> {
+        if self.word("REFRESH") {
+            let mut o = self.options()?;
+            let prefix = o.text("PREFIX")?.unwrap_or_default();
+            let modified_after = o.text("MODIFIED_AFTER")?;
+            o.finish("ALTER PIPE REFRESH", &[])?;
+            return Ok(AlterPipe::Refresh { prefix, modified_after });
+        }
+        self.expect("SET")?;
+        let mut o = self.options()?;
+        let paused = o.flag("PIPE_EXECUTION_PAUSED")?;
+        let comment = o.text("COMMENT")?;
+        o.finish("ALTER PIPE", &["ERROR_INTEGRATION"])?;
+        match (paused, comment) {
+            (Some(paused), None) => Ok(AlterPipe::Paused(paused)),
+            (None, Some(comment)) => Ok(AlterPipe::Comment(comment)),
+            _ => Err(syntax("ALTER PIPE SET takes one of PIPE_EXECUTION_PAUSED and COMMENT")),
+        }
+    }
+
+    fn alter_session(&mut self) -> SqlResult<Statement> {
+        let mut values = Vec::new();
+        if self.word("UNSET") {
+            loop {
+                values.push((self.next_word()?, None));
+                if !self.p.consume_token(&Token::Comma) {
+                    break;
+                }
+            }
+        } else {
+            self.expect("SET")?;
+            for (key, value) in self.options()?.0 {
+                let text = value.text(&key)?;
+                values.push((key, Some(text)));
+            }
+        }
+        Ok(Statement::Session(SessionStatement::Alter(values)))
+    }
+
+    fn use_(&mut self) -> SqlResult<Statement> {
+        self.skip();
+        let kind = match self.peek_word(0).unwrap_or_default().as_str() {
+            "DATABASE" => Some(Kind::Database),
+            "SCHEMA" => Some(Kind::Schema),
+            "WAREHOUSE" => Some(Kind::Warehouse),
+            "ROLE" => Some(Kind::Role),
+            "SECONDARY" => return Err(unsupported("USE SECONDARY ROLES")),
+            _ => None,
+        };
+        if kind.is_some() {
+            self.skip();
+        }
+        let name = self.name()?;
+        let kind = kind.unwrap_or(if name.len() == 2 { Kind::Schema } else { Kind::Database });
+        Ok(Statement::Use { kind, name })
+    }
+
+    fn transaction(&mut self, first: &str) -> SqlResult<Statement> {
+        self.skip();
+        let _ = self.word("TRANSACTION") || self.word("WORK");
+        let words = match first {
+            "COMMIT" => "COMMIT",
+            "ROLLBACK" => "ROLLBACK",
+            _ => "BEGIN",
+        };
+        Ok(Statement::Session(SessionStatement::Transaction(words)))
+    }
+
+    fn show(&mut self) -> SqlResult<Statement> {
+        self.skip();
+        self.word("TERSE");
+        let what = match self.next_word()?.as_str() {
+            "DATABASES" => Kind::Database,
+            "SCHEMAS" => Kind::Schema,
+            "TABLES" => Kind::Table,
+            "STAGES" => Kind::Stage,
+            "PIPES" => Kind::Pipe,
+            "FILE" if self.word("FORMATS") => Kind::Format,
+            other => return Err(unsupported(format!("SHOW {other}"))),
+        };
+        let like = if self.word("LIKE") { Some(self.text()?) } else { None };
+        let within = if self.word("IN") { self.within()? } else { Within::Current };
+        let limit = match self.word("LIMIT") {
+            false => None,
+            true => {
+                let token = self.p.next_token().to_string();
+                Some(token.parse().map_err(|_| invalid_value(&token, "LIMIT"))?)
+            }
+        };
+        Ok(Statement::Show(Show { what, like, within, limit }))
+    }
+
+    fn within(&mut self) -> SqlResult<Within> {
+        if self.word("ACCOUNT") {
+            return Ok(Within::Account);
+        }
+        if self.word("DATABASE") {
+            return Ok(Within::Database(self.name()?));
+        }
+        if self.word("SCHEMA") {
+            return Ok(Within::Schema(self.name()?));
+        }
+        let name = self.name()?;
+        Ok(if name.len() == 1 { Within::Database(name) } else { Within::Schema(name) })
+    }
+
+    fn describe(&mut self) -> SqlResult<Statement> {
+        self.skip();
+        let kind = match self.peek_word(0).unwrap_or_default().as_str() {
+            "TABLE" | "STAGE" | "PIPE" | "DATABASE" | "SCHEMA" | "FILE" => self.kind("DESCRIBE")?,
+            _ => Kind::Table,
+        };
+        Ok(Statement::Describe { kind, name: self.name()? })
+    }
+
+    /// `@stage/path`, `'@stage/path'` or `'s3://…'`.
+    pub(super) fn location(&mut self) -> SqlResult<Location> {
+        match self.p.next_token().token {
+            Token::Word(Word { value, quote_style: Some('"'), .. }) if value.starts_with('@') => {
+                let stage = self.prepared.stage(&value).map(str::to_owned);
+                location(&stage.unwrap_or(value))
+            }
+            Token::SingleQuotedString(text) => location(&text),
+            other => Err(syntax(format!("expected @stage or 's3://…', found {other}"))),
+        }
+    }
+
+    /// `KEY = VALUE …` as far as it goes, with or without commas.
+    pub(super) fn options(&mut self) -> SqlResult<Options> {
+        let mut options = Vec::new();
+        loop {
+            self.p.consume_token(&Token::Comma);
+            let key = match self.p.peek_tokens_ref::<2>() {
+                [key, eq] if matches!(eq.token, Token::Eq | Token::RArrow) => match bare(&key.token) {
+                    Some(key) => key.to_owned(),
+                    None => return Ok(Options(options)),
+                },
+                _ => return Ok(Options(options)),
+            };
+            self.skip();
+            self.skip();
+            let value = self.value(0)?;
+            options.push((key, value));
+        }
+    }
+
+    fn value(&mut self, depth: usize) -> SqlResult<Value> {
+        if depth > 4 {
+            return Err(syntax("options are nested too deeply"));
+        }
+        let token = self.p.next_token().token;
+        match token {
+            Token::SingleQuotedString(text) => Ok(Value::Text(text)),
+            Token::DollarQuotedString(text) => Ok(Value::Text(text.value)),
+            Token::Number(text, _) => Ok(Value::Word(text)),
+            Token::Minus => Ok(Value::Word(format!("-{}", self.p.next_token()))),
+            Token::Word(word) => {
+                let mut parts = vec![word.value];
+                while self.p.consume_token(&Token::Period) {
+                    match self.p.next_token().token {
+                        Token::Word(word) => parts.push(word.value),
+                        other => return Err(syntax(format!("expected a name, found {other}"))),
+                    }
+                }
+                match parts.len() {
+                    1 => Ok(Value::Word(parts.remove(0))),
+                    _ => Ok(Value::Name(parts)),
+                }
+            }
+            Token::LParen => {
+                let options = self.options()?;
+                if !options.0.is_empty() {
+                    self.expect_token(&Token::RParen)?;
+                    return Ok(Value::Options(options));
+                }
+                let mut list = Vec::new();
+                while !self.p.consume_token(&Token::RParen) {
+                    list.push(self.value(depth + 1)?);
+                    self.p.consume_token(&Token::Comma);
+                }
+                Ok(Value::List(list))
+            }
+            other => Err(syntax(format!("expected a value, found {other}"))),
+        }
+    }
+
+    pub(super) fn name(&mut self) -> SqlResult<Name> {
+        let token = self.p.peek_token_ref().clone();
+        if matches!(&token.token, Token::SingleQuotedString(_)) {
+            return Err(self.unexpected());
+        }
+        let name = self.p.parse_object_name(false).map_err(parser_error)?;
+        name_of(&name)
+    }
+
+    pub(super) fn text(&mut self) -> SqlResult<String> {
+        match self.p.next_token().token {
+            Token::SingleQuotedString(text) => Ok(text),
+            Token::DollarQuotedString(text) => Ok(text.value),
+            other => Err(syntax(format!("expected a quoted text, found {other}"))),
+        }
+    }
+
+    pub(super) fn peek_word(&self, ahead: usize) -> Option<String> {
+        let tokens = self.p.peek_tokens_ref::<3>();
+        tokens.get(ahead).and_then(|t| bare(&t.token)).map(str::to_owned)
+    }
+
+    pub(super) fn skip(&mut self) {
+        self.p.next_token();
+    }
+
+    pub(super) fn next_word(&mut self) -> SqlResult<String> {
+        match self.peek_word(0) {
+            Some(word) => {
+                self.skip();
+                Ok(word)
+            }
+            None => Err(self.unexpected()),
+        }
+    }
+
+    /// Takes the word if it is next.
+    pub(super) fn word(&mut self, word: &str) -> bool {
+        let found = bare(&self.p.peek_token_ref().token) == Some(word);
+        if found {
+            self.skip();
+        }
+        found
+    }
+
+    /// Takes the words if all of them are next; at most three.
+    pub(super) fn words(&mut self, words: &[&str]) -> bool {
+        let found =
+            words.iter().enumerate().all(|(i, w)| self.peek_word(i).as_deref() == Some(*w));
+        if found {
+            words.iter().for_each(|_| self.skip());
+        }
+        found
+    }
+
+    pub(super) fn expect(&mut self, word: &str) -> SqlResult<()> {
+        if self.word(word) { Ok(()) } else { Err(self.unexpected()) }
+    }
+
+    pub(super) fn expect_token(&mut self, token: &Token) -> SqlResult<()> {
+        if self.p.consume_token(token) { Ok(()) } else { Err(self.unexpected()) }
+    }
+
+    /// Snowflake's words for a token that cannot be there.
+    pub(super) fn unexpected(&self) -> crate::session::SqlError {
+        let token = self.p.peek_token_ref();
+        let (line, column) = (token.span.start.line, token.span.start.column.saturating_sub(1));
+        match &token.token {
+            Token::EOF => syntax(format!("syntax error line {line} at position {column} unexpected '<EOF>'.")),
+            other => {
+                let other = self.prepared.original(&other.to_string());
+                syntax(format!("syntax error line {line} at position {column} unexpected '{other}'."))
+            }
+        }
+    }
+}
+
+/// The parts of a name; `db..t` leaves the schema out, which means PUBLIC.
+pub(crate) fn name_of(name: &ast::ObjectName) -> SqlResult<Name> {
+    let mut parts = Vec::new();
+    for part in &name.0 {
+        match part.as_ident() {
+            Some(ident) if ident.value.is_empty() && ident.quote_style.is_none() => {
+                parts.push("PUBLIC".to_owned());
+            }
+            Some(ident) => parts.push(ident.value.clone()),
+            None => return Err(unsupported("IDENTIFIER()")),
+        }
+    }
+    if parts.len() > 3 {
+        return Err(syntax(format!("the name {} has too many parts", parts.join("."))));
+    }
+    Ok(parts)
+}
+
+/// Reads `@db.schema.stage/path` or a URL.
+pub(crate) fn location(text: &str) -> SqlResult<Location> {
+    let Some(rest) = text.strip_prefix('@') else {
+        if text.starts_with("s3://") || text.starts_with("s3compat://") {
+            return Ok(Location::Url(text.to_owned()));
+        }
+        return Err(syntax(format!("'{text}' is not @stage or an 's3://…' URL")));
+    };
+    if rest.starts_with(['~', '%']) {
+        return Err(unsupported("user and table stages; create a stage with a URL"));
+    }
+    let (mut parts, mut part, mut quoted, mut end) = (Vec::new(), String::new(), false, rest.len());
+    for (i, c) in rest.char_indices() {
+        match c {
+            '"' => {
+                quoted = !quoted;
+                part.push(c);
+            }
+            '.' if !quoted => parts.push(options::fold(&std::mem::take(&mut part))),
+            '/' if !quoted => {
+                end = i;
+                break;
+            }
+            _ => part.push(c),
+        }
+    }
+    parts.push(options::fold(&part));
+    if parts.iter().any(String::is_empty) || parts.len() > 3 {
+        return Err(syntax(format!("'{text}' is not the name of a stage")));
+    }
+    let path = rest[end..].trim_start_matches('/').to_owned();
+    Ok(Location::Stage { name: parts, path })
+}
