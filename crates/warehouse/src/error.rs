@@ -29,14 +29,14 @@ pub(crate) fn unsupported(feature: impl std::fmt::Display) -> SqlError {
 
 /// 001008: an option's value is not one of those it takes.
 pub(crate) fn invalid_value(value: &str, property: &str) -> SqlError {
-    let text = format!("SQL compilation error:\ninvalid value [{value}] for parameter '{property}'");
+    let text =
+        format!("SQL compilation error:\ninvalid value [{value}] for parameter '{property}'");
     error(1008, "22023", text)
 }
 
 /// 002003: the object does not exist, or the user may not see it.
 pub(crate) fn no_such(kind: &str, name: &str) -> SqlError {
-    let text =
-        format!("SQL compilation error:\n{kind} '{name}' does not exist or not authorized.");
+    let text = format!("SQL compilation error:\n{kind} '{name}' does not exist or not authorized.");
     error(2003, "02000", text)
 }
 

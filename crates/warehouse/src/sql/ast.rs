@@ -17,20 +17,53 @@ pub(crate) struct Create {
 
 #[derive(Debug)]
 pub(crate) enum Statement {
-    CreateDatabase { name: Name, create: Create, comment: String },
-    CreateSchema { name: Name, create: Create, comment: String },
+    CreateDatabase {
+        name: Name,
+        create: Create,
+        comment: String,
+    },
+    CreateSchema {
+        name: Name,
+        create: Create,
+        comment: String,
+    },
     CreateTable(Box<CreateTable>),
     CreateStage(Box<CreateStage>),
-    CreateFormat { name: Name, create: Create, format: FormatOptions, comment: String },
+    CreateFormat {
+        name: Name,
+        create: Create,
+        format: FormatOptions,
+        comment: String,
+    },
     CreatePipe(Box<CreatePipe>),
-    Drop { kind: Kind, name: Name, if_exists: bool },
-    Truncate { name: Name, if_exists: bool },
-    AlterPipe { name: Name, if_exists: bool, what: AlterPipe },
-    Use { kind: Kind, name: Name },
+    Drop {
+        kind: Kind,
+        name: Name,
+        if_exists: bool,
+    },
+    Truncate {
+        name: Name,
+        if_exists: bool,
+    },
+    AlterPipe {
+        name: Name,
+        if_exists: bool,
+        what: AlterPipe,
+    },
+    Use {
+        kind: Kind,
+        name: Name,
+    },
     Copy(Box<Copy>),
-    List { location: Location, pattern: Option<String> },
+    List {
+        location: Location,
+        pattern: Option<String>,
+    },
     Show(Show),
-    Describe { kind: Kind, name: Name },
+    Describe {
+        kind: Kind,
+        name: Name,
+    },
     Query(Box<Query>),
     Insert(Box<Insert>),
     /// A statement of the session that takes effect here: words of its answer.

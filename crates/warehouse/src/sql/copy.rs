@@ -68,9 +68,12 @@ impl Front<'_> {
             return refuse("WHERE, DISTINCT or GROUP BY");
         }
         match select.from.as_slice() {
-            [ast::TableWithJoins { relation: ast::TableFactor::Table { name, args: None, .. }, joins }]
-                if joins.is_empty() =>
-            {
+            [
+                ast::TableWithJoins {
+                    relation: ast::TableFactor::Table { name, args: None, .. },
+                    joins,
+                },
+            ] if joins.is_empty() => {
                 let name = name.0.first().and_then(|p| p.as_ident()).map(|i| i.value.as_str());
                 match name.and_then(|n| self.prepared.stage(n)) {
                     Some(stage) => super::front::location(stage),
@@ -104,11 +107,20 @@ impl Front<'_> {
         }
         let mut o = self.options()?;
         let comment = o.text("COMMENT")?.unwrap_or_default();
-        o.finish("TABLE", &[
-            "CLUSTER", "DATA_RETENTION_TIME_IN_DAYS", "MAX_DATA_EXTENSION_TIME_IN_DAYS",
-            "CHANGE_TRACKING", "ENABLE_SCHEMA_EVOLUTION", "DEFAULT_DDL_COLLATION",
-            "STAGE_FILE_FORMAT", "STAGE_COPY_OPTIONS", "COPY_GRANTS",
-        ])?;
+        o.finish(
+            "TABLE",
+            &[
+                "CLUSTER",
+                "DATA_RETENTION_TIME_IN_DAYS",
+                "MAX_DATA_EXTENSION_TIME_IN_DAYS",
+                "CHANGE_TRACKING",
+                "ENABLE_SCHEMA_EVOLUTION",
+                "DEFAULT_DDL_COLLATION",
+                "STAGE_FILE_FORMAT",
+                "STAGE_COPY_OPTIONS",
+                "COPY_GRANTS",
+            ],
+        )?;
         for clause in ["CLUSTER", "LIKE", "CLONE", "USING", "COPY", "WITH"] {
             if self.peek_word(0).as_deref() == Some(clause) {
                 return Err(unsupported(format!("CREATE TABLE … {clause}")));
@@ -224,9 +236,20 @@ fn finish_copy(
         force: o.flag("FORCE")?.unwrap_or(false),
         match_by,
     };
-    o.finish("COPY", &[
-        "SIZE_LIMIT", "VALIDATION_MODE", "LOAD_UNCERTAIN_FILES", "ENFORCE_LENGTH", "LOAD_MODE",
-        "INCLUDE_METADATA", "CREDENTIALS", "STORAGE_INTEGRATION", "ENCRYPTION", "CLUSTER_AT_INGEST_TIME",
-    ])?;
+    o.finish(
+        "COPY",
+        &[
+            "SIZE_LIMIT",
+            "VALIDATION_MODE",
+            "LOAD_UNCERTAIN_FILES",
+            "ENFORCE_LENGTH",
+            "LOAD_MODE",
+            "INCLUDE_METADATA",
+            "CREDENTIALS",
+            "STORAGE_INTEGRATION",
+            "ENCRYPTION",
+            "CLUSTER_AT_INGEST_TIME",
+        ],
+    )?;
     Ok(copy)
 }

@@ -28,9 +28,8 @@ pub(crate) struct Parsed {
 pub(crate) fn parse(sql: &str, parameters: &[Option<String>]) -> SqlResult<Parsed> {
     let prepared = Prepared::new(sql)?;
     let tokens = tokens(&prepared.text, parameters)?;
-    let parser = Parser::new(DIALECT)
-        .with_recursion_limit(DEPTH_MAX)
-        .with_tokens_with_locations(tokens);
+    let parser =
+        Parser::new(DIALECT).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
     let mut front = Front { p: parser, prepared: &prepared };
     let statement = front.statement()?;
     while front.p.consume_token(&Token::SemiColon) {}
@@ -43,9 +42,8 @@ pub(crate) fn parse(sql: &str, parameters: &[Option<String>]) -> SqlResult<Parse
 /// Reads the text of an expression, such as a stored default.
 pub(crate) fn parse_list(text: &str) -> SqlResult<Vec<ast::Expr>> {
     let tokens = tokens(text, &[])?;
-    let mut p = Parser::new(DIALECT)
-        .with_recursion_limit(DEPTH_MAX)
-        .with_tokens_with_locations(tokens);
+    let mut p =
+        Parser::new(DIALECT).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
     p.parse_comma_separated(Parser::parse_expr).map_err(parser_error)
 }
 
@@ -202,7 +200,10 @@ impl Front<'_> {
         if o.0.iter().any(|(k, _)| k == "STORAGE_INTEGRATION") {
             return Err(unsupported("STORAGE_INTEGRATION; give the stage CREDENTIALS instead"));
         }
-        o.finish("STAGE", &["ENCRYPTION", "DIRECTORY", "COPY_OPTIONS", "USE_PRIVATELINK_ENDPOINT"])?;
+        o.finish(
+            "STAGE",
+            &["ENCRYPTION", "DIRECTORY", "COPY_OPTIONS", "USE_PRIVATELINK_ENDPOINT"],
+        )?;
         Ok(Statement::CreateStage(Box::new(stage)))
     }
 
@@ -395,10 +396,12 @@ impl Front<'_> {
         loop {
             self.p.consume_token(&Token::Comma);
             let key = match self.p.peek_tokens_ref::<2>() {
-                [key, eq] if matches!(eq.token, Token::Eq | Token::RArrow) => match bare(&key.token) {
-                    Some(key) => key.to_owned(),
-                    None => return Ok(Options(options)),
-                },
+                [key, eq] if matches!(eq.token, Token::Eq | Token::RArrow) => {
+                    match bare(&key.token) {
+                        Some(key) => key.to_owned(),
+                        None => return Ok(Options(options)),
+                    }
+                }
                 _ => return Ok(Options(options)),
             };
             self.skip();
@@ -495,8 +498,7 @@ impl Front<'_> {
 
     /// Takes the words if all of them are next; at most three.
     pub(super) fn words(&mut self, words: &[&str]) -> bool {
-        let found =
-            words.iter().enumerate().all(|(i, w)| self.peek_word(i).as_deref() == Some(*w));
+        let found = words.iter().enumerate().all(|(i, w)| self.peek_word(i).as_deref() == Some(*w));
         if found {
             words.iter().for_each(|_| self.skip());
         }
@@ -516,10 +518,14 @@ impl Front<'_> {
         let token = self.p.peek_token_ref();
         let (line, column) = (token.span.start.line, token.span.start.column.saturating_sub(1));
         match &token.token {
-            Token::EOF => syntax(format!("syntax error line {line} at position {column} unexpected '<EOF>'.")),
+            Token::EOF => {
+                syntax(format!("syntax error line {line} at position {column} unexpected '<EOF>'."))
+            }
             other => {
                 let other = self.prepared.original(&other.to_string());
-                syntax(format!("syntax error line {line} at position {column} unexpected '{other}'."))
+                syntax(format!(
+                    "syntax error line {line} at position {column} unexpected '{other}'."
+                ))
             }
         }
     }

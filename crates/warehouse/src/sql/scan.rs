@@ -118,9 +118,7 @@ fn next(sql: &str, at: usize) -> (Piece, usize) {
         b' ' | b'\t' | b'\n' | b'\r' => (Piece::Blank, at + 1),
         b'-' if two == b"--" => (Piece::Blank, end(rest.find('\n').unwrap_or(rest.len()))),
         b'/' if two == b"//" => (Piece::Blank, end(rest.find('\n').unwrap_or(rest.len()))),
-        b'/' if two == b"/*" => {
-            (Piece::Blank, end(rest.find("*/").map_or(rest.len(), |n| n + 2)))
-        }
+        b'/' if two == b"/*" => (Piece::Blank, end(rest.find("*/").map_or(rest.len(), |n| n + 2))),
         b'\'' => (Piece::Other, end(quoted(bytes, b'\'', true))),
         b'"' => (Piece::Other, end(quoted(bytes, b'"', false))),
         b'$' if two == b"$$" => {
@@ -197,7 +195,8 @@ mod tests {
 
     #[test]
     fn statements_end_at_semicolons_outside_of_text() {
-        let sql = "select ';' as \"a;b\"; -- x;\n ; /* ; */ select $$;$$, 'it''s; \\'; ok' ; ls @s/a//b;";
+        let sql =
+            "select ';' as \"a;b\"; -- x;\n ; /* ; */ select $$;$$, 'it''s; \\'; ok' ; ls @s/a//b;";
         let found = split(sql).unwrap();
         assert_eq!(found.len(), 3);
         assert_eq!(found[0], "select ';' as \"a;b\"");
@@ -213,6 +212,9 @@ mod tests {
         assert_eq!(p.stage("@0"), Some("@db.\"S c\".st/a//b-c/"));
         let p = Prepared::new("select * from @s (pattern=>'x') t, 'a@b'").unwrap();
         assert_eq!(p.stages, ["@s"]);
-        assert_eq!(Prepared::new("copy into t from s3://b/k/ x").unwrap().text.matches('\'').count(), 2);
+        assert_eq!(
+            Prepared::new("copy into t from s3://b/k/ x").unwrap().text.matches('\'').count(),
+            2
+        );
     }
 }

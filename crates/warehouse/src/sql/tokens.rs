@@ -6,10 +6,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Toke
 use crate::error::{SqlResult, syntax};
 
 /// Tokenises and folds. With `parameters`, placeholders become the parameters' values.
-pub(crate) fn tokens(
-    text: &str,
-    parameters: &[Option<String>],
-) -> SqlResult<Vec<TokenWithSpan>> {
+pub(crate) fn tokens(text: &str, parameters: &[Option<String>]) -> SqlResult<Vec<TokenWithSpan>> {
     let mut tokens =
         Tokenizer::new(&SnowflakeDialect {}, text).tokenize_with_location().map_err(syntax)?;
     fold(&mut tokens);
@@ -75,9 +72,10 @@ fn bind(tokens: &mut [TokenWithSpan], parameters: &[Option<String>]) -> SqlResul
             }
             _ => continue,
         };
-        let value = number.checked_sub(1).and_then(|n| parameters.get(n)).ok_or_else(|| {
-            syntax(format!("Bind variable {} not set.", token.token))
-        })?;
+        let value = number
+            .checked_sub(1)
+            .and_then(|n| parameters.get(n))
+            .ok_or_else(|| syntax(format!("Bind variable {} not set.", token.token)))?;
         token.token = match value {
             Some(text) => Token::SingleQuotedString(text.clone()),
             None => Token::make_keyword("NULL"),

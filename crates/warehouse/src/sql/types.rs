@@ -49,14 +49,19 @@ pub(crate) fn parse(text: &str) -> SqlResult<Written> {
         "BOOLEAN" | "BOOL" => plain(ColumnType::Boolean),
         "DATE" => plain(ColumnType::Date),
         "TIME" => plain(full_precision(ColumnType::Time, &numbers)?),
-        "TIMESTAMP" | "DATETIME" | "TIMESTAMP_NTZ" | "TIMESTAMPNTZ"
+        "TIMESTAMP"
+        | "DATETIME"
+        | "TIMESTAMP_NTZ"
+        | "TIMESTAMPNTZ"
         | "TIMESTAMP WITHOUT TIME ZONE" => {
             plain(full_precision(ColumnType::TimestampNtz, &numbers)?)
         }
-        "TIMESTAMP_LTZ" | "TIMESTAMPLTZ" | "TIMESTAMP_TZ" | "TIMESTAMPTZ"
-        | "TIMESTAMP WITH LOCAL TIME ZONE" | "TIMESTAMP WITH TIME ZONE" => {
-            plain(full_precision(ColumnType::TimestampLtz, &numbers)?)
-        }
+        "TIMESTAMP_LTZ"
+        | "TIMESTAMPLTZ"
+        | "TIMESTAMP_TZ"
+        | "TIMESTAMPTZ"
+        | "TIMESTAMP WITH LOCAL TIME ZONE"
+        | "TIMESTAMP WITH TIME ZONE" => plain(full_precision(ColumnType::TimestampLtz, &numbers)?),
         "BINARY" | "VARBINARY" => {
             Written { kind: ColumnType::Binary, length: numbers.first().copied() }
         }
