@@ -2,6 +2,7 @@
 
 mod admin;
 mod config;
+mod demo;
 mod listener;
 mod router;
 mod stores;
@@ -59,7 +60,7 @@ async fn run(settings: Settings, demo: Option<bool>) -> Result<()> {
             Ok(false)
         }
         Some(exit) => tokio::select! {
-            played = async { anyhow::bail!("x") } => played.map(|()| exit),
+            played = demo::run(&server) => played.map(|()| exit),
             () = stop() => Ok(true),
         },
     };

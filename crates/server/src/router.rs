@@ -1,17 +1,23 @@
 //! What a request on the one HTTP port means: a JSON service's call, a Snowflake driver's, or S3's.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hydrant_bucket::Bucket;
+use hydrant_warehouse::driver::{DriverEndpoint, REQUEST_BYTES_MAX};
 use hydrant_wire::ApiError;
 use hydrant_wire::json::JsonFront;
 use hydrant_wire::origin::{self, AllowedHosts};
 use hydrant_wire::sigv4::{BodyHash, ServiceKind, Verifier};
 use hyper::body::Incoming;
+
+/// How long such a body may take to arrive.
+const DRIVER_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A reply's body, whole or streamed from a file.
 pub(crate) type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -20,6 +26,8 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + S
 pub(crate) struct Router {
     /// Kinesis and Firehose.
     pub(crate) json: JsonFront,
+    /// Snowflake's drivers.
+    pub(crate) driver: DriverEndpoint,
     /// S3.
     pub(crate) bucket: Arc<Bucket>,
     /// Whose signatures are good.
@@ -41,6 +49,10 @@ impl Router {
             let reply = self.json.answer(Request::from_parts(parts, body)).await;
             return reply.map(boxed);
         }
+        // A bucket may be called `session`; what is signed for AWS is never a driver's.
+        if DriverEndpoint::owns(parts.uri.path()) && !is_signed_for_aws(&parts) {
+            return self.driver(parts, body).await;
+        }
         match self.verifier.authenticate(&parts, BodyHash::Streaming, ServiceKind::S3) {
             Ok(caller) => {
                 let request = Request::from_parts(parts, body);
@@ -49,6 +61,30 @@ impl Router {
             Err(refusal) => self.bucket.refuse(&refusal),
         }
     }
+
+    async fn driver(&self, parts: Parts, body: Incoming) -> Response<Body> {
+        let read = Limited::new(body, REQUEST_BYTES_MAX).collect();
+        let body = match tokio::time::timeout(DRIVER_BODY_TIMEOUT, read).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) => {
+                let text = format!("the body could not be read: {error}");
+                return plain(StatusCode::PAYLOAD_TOO_LARGE, &ApiError::new("RequestBody", text));
+            }
+            Err(_) => {
+                let error = ApiError::new("RequestTimeout", "the body took too long to arrive");
+                return plain(StatusCode::REQUEST_TIMEOUT, &error);
+            }
+        };
+        self.driver.handle(Request::from_parts(parts, body)).await.map(whole)
+    }
+}
+
+fn is_signed_for_aws(parts: &Parts) -> bool {
+    let header = parts.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    let query = parts.uri.query().unwrap_or_default();
+    header.is_some_and(|h| h.starts_with(b"AWS"))
+        || query.contains("X-Amz-Signature=")
+        || query.contains("Signature=") && query.contains("AWSAccessKeyId=")
 }
 
 fn whole(body: impl Into<Bytes>) -> Body {

@@ -18,6 +18,9 @@ use hydrant_delivery::{Delivery, Ports};
 use hydrant_destinations::s3::{OpenBucket, S3Destination};
 use hydrant_kinesis::Kinesis;
 use hydrant_storage::{Control, DataDir, Log, LogOptions};
+use hydrant_warehouse::driver::{self, DriverEndpoint};
+use hydrant_warehouse::session::Sessions;
+use hydrant_warehouse::{Engine, EngineOptions, EngineSessions, pgwire};
 use hydrant_wire::JsonService;
 use hydrant_wire::json::JsonFront;
 use hydrant_wire::origin::AllowedHosts;
@@ -191,6 +194,25 @@ impl Base {
         let (clock, random) = (Arc::clone(&self.clock), Arc::clone(&self.random));
         Ok(Bucket::open(options, self.store(), clock, random, self.doorbell.clone())?)
     }
+
+    async fn warehouse(&self, settings: &Settings) -> Result<Arc<Engine>> {
+        let users = settings.sql_users.iter();
+        let options = EngineOptions {
+            users: users.map(|u| (u.name.clone(), u.secret.0.clone())).collect(),
+            query_memory_bytes: (settings.sql_memory_mib << 20) as usize,
+            ..EngineOptions::new(settings.data_dir.join("warehouse"))
+        };
+        let stores = self.stores.clone();
+        let engine = Engine::open(
+            options,
+            self.store(),
+            Arc::clone(&self.clock),
+            Arc::clone(&self.random),
+            Arc::new(move |bucket| stores.stage(bucket)),
+            self.doorbell.clone(),
+        );
+        Ok(engine.await?)
+    }
 }
 
 /// The key that hydrant's own parts sign with, for the life of this process.
@@ -223,6 +245,7 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running> {
 
     let bucket = base.bucket(settings)?;
     let kinesis = base.kinesis().await?;
+    let warehouse = base.warehouse(settings).await?;
     let delivery = base.delivery().await?;
 
     let (workers, ending) = (CancellationToken::new(), CancellationToken::new());
@@ -238,14 +261,26 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running> {
         }
     }));
     worker(tokio::spawn({
+        let (warehouse, workers) = (Arc::clone(&warehouse), workers.clone());
+        async move { warehouse.run_pipes(workers).await }
+    }));
+    worker(tokio::spawn({
         let (bucket, workers) = (Arc::clone(&bucket), workers.clone());
         async move { sweep(&bucket, &workers).await }
     }));
 
+    let sessions: Arc<dyn Sessions> = Arc::new(EngineSessions(warehouse));
+    let driver = DriverEndpoint::new(
+        Arc::clone(&sessions),
+        Arc::clone(&base.clock),
+        Arc::clone(&base.random),
+        driver::Options::default(),
+    );
     let services: Vec<Arc<dyn JsonService>> = vec![kinesis, Arc::clone(&delivery) as _];
     let (verifier, random) = (Arc::clone(&base.verifier), Arc::clone(&base.random));
     let router = Arc::new(Router {
         json: JsonFront::new(services, Arc::clone(&verifier), Arc::clone(&random)),
+        driver,
         bucket,
         verifier,
         hosts: AllowedHosts::loopback_and(settings.allow_hosts.iter().cloned()),
@@ -253,6 +288,7 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running> {
     let places = settings.connections_max;
     let endpoint_tasks = vec![
         tokio::spawn(listener::serve(listeners.http, router, places, ending.clone())),
+        tokio::spawn(pgwire::serve(listeners.sql, sessions, random, ending.clone())),
         tokio::spawn(admin::serve(listeners.admin, Arc::clone(&admin), ending.clone())),
     ];
     admin.ready.store(true, Ordering::Release);
