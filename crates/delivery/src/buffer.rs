@@ -49,6 +49,9 @@ pub(crate) struct Buffer {
     ranges: Vec<Range>,
     place: HashMap<ShardUid, usize>,
     first_arrival: Option<Timestamp>,
+    /// What the interval is counted from: the arrival of the oldest record, or the earliest moment
+    /// that the clock has shown since, if it was set back behind that.
+    waits_since: Option<Timestamp>,
     data_bytes: u64,
     memory_bytes: u64,
 }
@@ -83,7 +86,9 @@ impl Buffer {
             None => self.ranges.push(Range { shard, from: taken.first(), to, records }),
         }
         let arrival = taken.arrival();
-        self.first_arrival = Some(self.first_arrival.map_or(arrival, |first| first.min(arrival)));
+        let earlier = |seen: Option<Timestamp>| Some(seen.map_or(arrival, |s| s.min(arrival)));
+        self.first_arrival = earlier(self.first_arrival);
+        self.waits_since = earlier(self.waits_since);
     }
 
     /// Whether nothing more goes in.
@@ -94,14 +99,16 @@ impl Buffer {
     }
 
     /// When the batch is to be cut even if nothing more comes: the interval after the arrival of its
-    /// oldest record. `None` while the buffer is empty.
-    pub(crate) fn due(&self, hints: Hints) -> Option<Timestamp> {
-        self.first_arrival.map(|first| first.plus(hints.interval()))
+    /// oldest record, and never more than the interval after `now`, wherever the clock stood when it
+    /// arrived. `None` while the buffer is empty.
+    pub(crate) fn due(&mut self, hints: Hints, now: Timestamp) -> Option<Timestamp> {
+        self.waits_since = self.waits_since.map(|since| since.min(now));
+        self.waits_since.map(|since| since.plus(hints.interval()))
     }
 
     /// The batch, if there is one to be cut at `now`; the buffer is empty then.
     pub(crate) fn cut(&mut self, hints: Hints, now: Timestamp) -> Option<Cut> {
-        let due = self.due(hints)?;
+        let due = self.due(hints, now)?;
         if !self.is_full(hints) && now < due {
             return None;
         }

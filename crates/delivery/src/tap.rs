@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use hydrant_core::catalog::{Shard, ShardId, StreamCatalog, StreamStatus};
 use hydrant_core::clock::{Clock, Timestamp};
 use hydrant_core::log::{LogEngine, LogError, ReadLimit, ShardUid, Tail};
@@ -30,6 +30,13 @@ struct Reading {
     /// Nothing below this was there to be read: `next`, or the moment at which the shard was last
     /// found empty.
     clear_to: RecordIndex,
+}
+
+impl Reading {
+    /// Whether records between here and the horizon may have gone unread.
+    fn may_miss(&self, tail: &Tail) -> bool {
+        tail.horizon > self.clear_to && tail.end > self.next
+    }
 }
 
 /// A shard with a checkpoint, or one that starts with its first record.
@@ -191,7 +198,7 @@ impl Tap {
             }
             Err(e) => return Err(e),
         };
-        if page.tail.horizon > reading.clear_to && page.tail.end > reading.next {
+        if reading.may_miss(&page.tail) {
             crate::meter::gap(&self.stream);
             tracing::error!(delivery_stream = %self.stream.name, shard = shard.0,
                 "records may have expired or been trimmed before they were delivered");
@@ -237,16 +244,20 @@ impl Tap {
         if self.is_ready() {
             return Ok(());
         }
-        match self.waits.next().await {
-            Some((shard, woken)) => {
-                self.ready.push_back(shard);
-                match woken {
-                    // The read finds out that the shard is gone.
-                    Ok(_) | Err(LogError::NotFound) => Ok(()),
-                    Err(e) => Err(e),
-                }
-            }
-            None => std::future::pending().await,
+        let (next, at_once) = match self.waits.next().now_or_never() {
+            Some(next) => (next, true),
+            None => (self.waits.next().await, false),
+        };
+        let Some((shard, woken)) = next else { return std::future::pending().await };
+        self.ready.push_back(shard);
+        // Nobody did anything else meanwhile, so what woke us has only just arrived.
+        if !at_once && let Some(reading) = self.reading.get_mut(&shard) {
+            reading.clear_to = reading.clear_to.max(RecordIndex::at(self.clock.now()));
+        }
+        match woken {
+            // The read finds out that the shard is gone.
+            Ok(_) | Err(LogError::NotFound) => Ok(()),
+            Err(e) => Err(e),
         }
     }
 }
@@ -273,3 +284,6 @@ enum More {
     Later,
     Never,
 }
+
+#[cfg(test)]
+mod tests;

@@ -179,7 +179,7 @@ impl Worker {
                     None => continue,
                 }
             }
-            let due = buffer.due(hints);
+            let due = buffer.due(hints, now);
             tokio::select! {
                 () = self.stop.cancelled() => {}
                 () = self.signals.deleted.cancelled() => {}

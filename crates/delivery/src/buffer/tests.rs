@@ -18,13 +18,13 @@ fn frame(first: u64, arrival: Timestamp, sizes: &[usize]) -> Frame {
 #[test]
 fn the_oldest_record_sets_the_time() {
     let mut buffer = Buffer::default();
-    assert_eq!(buffer.due(HINTS), None);
+    assert_eq!(buffer.due(HINTS, START), None);
     assert_eq!(buffer.cut(HINTS, START.plus(HINTS.interval() * 9)), None, "nothing is no batch");
     let later = START.plus(std::time::Duration::from_secs(10));
     buffer.add(ShardUid(1), &frame(5, later, &[1]), HINTS);
     buffer.add(ShardUid(2), &frame(7, START, &[1, 1]), HINTS);
     let due = START.plus(HINTS.interval());
-    assert_eq!(buffer.due(HINTS), Some(due));
+    assert_eq!(buffer.due(HINTS, later), Some(due));
     assert_eq!(buffer.cut(HINTS, Timestamp::from_millis(due.as_millis() - 1)), None);
     let cut = buffer.cut(HINTS, due).unwrap();
     assert_eq!((cut.first_arrival, cut.data_bytes), (START, 3));
@@ -35,7 +35,21 @@ fn the_oldest_record_sets_the_time() {
         records,
     };
     assert_eq!(cut.ranges, [range(1, 5, 6, 1), range(2, 7, 9, 2)]);
-    assert_eq!((buffer.data_bytes(), buffer.due(HINTS)), (0, None), "the cut empties the buffer");
+    assert_eq!(
+        (buffer.data_bytes(), buffer.due(HINTS, due)),
+        (0, None),
+        "the cut empties the buffer"
+    );
+}
+
+#[test]
+fn a_clock_set_back_does_not_hold_records_up() {
+    let mut buffer = Buffer::default();
+    let ahead = START.plus(std::time::Duration::from_secs(86_400));
+    buffer.add(ShardUid(1), &frame(5, ahead, &[1]), HINTS);
+    assert_eq!(buffer.cut(HINTS, START), None);
+    let cut = buffer.cut(HINTS, START.plus(HINTS.interval())).unwrap();
+    assert_eq!(cut.first_arrival, ahead, "the batch is the same one whenever it is cut");
 }
 
 #[test]

@@ -28,7 +28,7 @@ const ROLE: &str = "arn:aws:iam::000000000000:role/firehose";
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// 2023-11-14T22:13:20Z, moved on by tokio's clock.
-struct PausedClock(tokio::time::Instant);
+pub(crate) struct PausedClock(tokio::time::Instant);
 
 impl Clock for PausedClock {
     fn now(&self) -> Timestamp {
@@ -52,12 +52,12 @@ enum Mode {
 }
 
 /// Everything that outlives a [`Delivery`].
-struct World {
-    scope: Scope,
-    clock: Arc<PausedClock>,
-    log: Arc<MemoryLog>,
+pub(crate) struct World {
+    pub(crate) scope: Scope,
+    pub(crate) clock: Arc<PausedClock>,
+    pub(crate) log: Arc<MemoryLog>,
     control: Arc<dyn ControlStore>,
-    streams: Arc<StreamCatalog>,
+    pub(crate) streams: Arc<StreamCatalog>,
     buckets: Buckets,
     mode: Arc<Mutex<Mode>>,
     /// Ids of the batches handed over.
@@ -65,7 +65,7 @@ struct World {
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::over(Arc::new(MemoryControl::new())).await
     }
 
@@ -132,8 +132,20 @@ impl World {
         self.objects("lake").into_values().collect()
     }
 
+    /// A bucket and nothing else.
+    pub(crate) fn settings(&self) -> DestinationSettings {
+        DestinationSettings::S3(S3Settings {
+            bucket: "lake".to_owned(),
+            prefix: String::new(),
+            error_output_prefix: String::new(),
+            compression: Default::default(),
+            file_extension: String::new(),
+            time_zone: String::new(),
+        })
+    }
+
     /// Makes a stream with this many shards.
-    async fn stream(&self, name: &str, shards: u32) -> Stream {
+    pub(crate) async fn stream(&self, name: &str, shards: u32) -> Stream {
         let uids = self.streams.allocate_shards(shards).await.unwrap();
         let now = self.clock.now();
         let shards: Vec<Shard> = HashRange::split_evenly(shards)
@@ -159,7 +171,7 @@ impl World {
         stream
     }
 
-    async fn append(&self, shard: ShardUid, data: &str) {
+    pub(crate) async fn append(&self, shard: ShardUid, data: &str) {
         let mut batch = RecordBatch::new();
         batch.push(b"key", data.as_bytes());
         self.log.append(shard, batch).await.unwrap();
