@@ -16,7 +16,7 @@ use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hydrant_core::Random;
 use hydrant_core::limits::{JSON_BODY_BYTES_MAX, JSON_BYTES_IN_FLIGHT_MAX, JSON_DEPTH_MAX};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::api::{ApiError, JsonService};
 use crate::sigv4::{BodyHash, ServiceKind, Verifier};
@@ -40,7 +40,7 @@ pub struct JsonFront {
     verifier: Arc<Verifier>,
     random: Arc<Random>,
     /// Bytes of bodies that may be held at once, over all connections.
-    room: Semaphore,
+    room: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for JsonFront {
@@ -59,7 +59,12 @@ impl JsonFront {
         random: Arc<Random>,
     ) -> Self {
         let services = services.into_iter().map(|s| (kind_of(s.target()), s)).collect();
-        Self { services, verifier, random, room: Semaphore::new(JSON_BYTES_IN_FLIGHT_MAX) }
+        Self {
+            services,
+            verifier,
+            random,
+            room: Arc::new(Semaphore::new(JSON_BYTES_IN_FLIGHT_MAX)),
+        }
     }
 
     /// Answers one request. Never fails: what goes wrong is in the reply, in AWS's form, and every
@@ -118,7 +123,7 @@ impl JsonFront {
             Ok((read_body(&mut body, &parts.headers, keep).await?, room))
         };
         let read = tokio::time::timeout(deadline, read).await;
-        let (body, _room) =
+        let (body, room) =
             read.unwrap_or(Err(BodyError::TooSlow)).map_err(|e| refuse_body(e, parts))?;
         screened.map_err(|refusal| refusal.into_response(parts))?;
         let (kind, service, operation) =
@@ -129,7 +134,14 @@ impl JsonFront {
             if body.is_empty() || !is_shallow(&body) {
                 return Err(ApiError::new("SerializationException", ""));
             }
-            service.call(&caller.principal, operation, body.clone()).await
+            let (service, operation) = (Arc::clone(service), operation.to_owned());
+            // On a task of its own, because a client that hangs up drops this future: what an
+            // operation has begun it finishes, so that a row and the copy of it do not part.
+            let call = tokio::spawn(async move {
+                let _room = room;
+                service.call(&caller.principal, &operation, body).await
+            });
+            call.await.unwrap_or_else(|e| Err(ApiError::internal(e.to_string())))
         };
         let reply = called.await.map_err(|e| error_response(&e, parts))?;
         let mut response = Response::new(Full::new(reply));
@@ -139,9 +151,10 @@ impl JsonFront {
 
     /// Waits until there is room for a body of the declared length, or of the greatest if it does
     /// not say.
-    async fn room_for(&self, headers: &HeaderMap) -> Option<SemaphorePermit<'_>> {
+    async fn room_for(&self, headers: &HeaderMap) -> Option<OwnedSemaphorePermit> {
         let bytes = declared_bytes(headers).unwrap_or(u64::MAX).min(JSON_BODY_BYTES_MAX as u64);
-        self.room.acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX)).await.ok()
+        let room = Arc::clone(&self.room);
+        room.acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX)).await.ok()
     }
 
     /// The service and the operation that a request names.

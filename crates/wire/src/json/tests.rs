@@ -41,9 +41,13 @@ impl JsonService for Echo {
 }
 
 fn front() -> JsonFront {
+    front_of(Arc::new(Echo))
+}
+
+fn front_of(service: Arc<dyn JsonService>) -> JsonFront {
     let account = "000000000000".parse().unwrap();
     let verifier = Verifier::new(Credentials::Any, account, Arc::new(Fixed));
-    JsonFront::new(vec![Arc::new(Echo)], Arc::new(verifier), Arc::new(Random::from_seed(7)))
+    JsonFront::new(vec![service], Arc::new(verifier), Arc::new(Random::from_seed(7)))
 }
 
 fn request<B>(operation: &str, body: B) -> Request<B> {
@@ -91,6 +95,31 @@ async fn a_call_reaches_its_operation() {
     let media_type = "application/x-amz-json-1.0";
     old.headers_mut().insert("content-type", HeaderValue::from_static(media_type));
     assert_eq!(answer(old).await.1, media_type);
+}
+
+struct Slow(Arc<tokio::sync::Notify>);
+
+#[async_trait]
+impl JsonService for Slow {
+    fn target(&self) -> &'static str {
+        "Kinesis_20131202"
+    }
+
+    async fn call(&self, _: &Principal, _: &str, _: Bytes) -> Result<Bytes, ApiError> {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.0.notify_one();
+        Ok(Bytes::new())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_outlives_the_client_that_hangs_up() {
+    let done = Arc::new(tokio::sync::Notify::new());
+    let front = front_of(Arc::new(Slow(Arc::clone(&done))));
+    let asked = front.answer(request("Slow", Full::from("{}")));
+    let hung_up = tokio::time::timeout(Duration::from_millis(10), asked).await;
+    assert!(hung_up.is_err());
+    tokio::time::timeout(Duration::from_secs(10), done.notified()).await.unwrap();
 }
 
 #[tokio::test]
