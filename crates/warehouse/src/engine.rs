@@ -105,11 +105,7 @@ impl Engine {
         let queries =
             QueryEngine::new(options.query_memory_bytes, spill).map_err(OpenError::Damaged)?;
         let engine = Self {
-            catalog: Catalog {
-                control: Arc::clone(&control_store),
-                clock: Arc::clone(&clock),
-                random,
-            },
+            catalog: Catalog { control: Arc::clone(&control_store), random },
             tables: Tables::new(control_store, tables_dir),
             queries,
             clock,
@@ -173,13 +169,7 @@ impl Engine {
             };
             (reference, crate::catalog::FormatOptions::default())
         });
-        Ok(Place {
-            stage: None,
-            bucket,
-            stage_prefix: String::new(),
-            prefix: String::new(),
-            format,
-        })
+        Ok(Place { bucket, stage_prefix: String::new(), prefix: String::new(), format })
     }
 
     async fn copy_files(

@@ -9,9 +9,7 @@ use hydrant_core::warehouse::StagedFile;
 use object_store::ObjectStore;
 use regex::Regex;
 
-use crate::catalog::{
-    Catalog, Compression, Format, FormatOptions, Names, ObjectName, Stage, split_url,
-};
+use crate::catalog::{Catalog, Compression, Format, FormatOptions, Names, Stage, split_url};
 use crate::error::{SqlResult, error, invalid_value, unsupported};
 use crate::session::SqlError;
 use crate::sql::ast::{Kind, Location};
@@ -28,8 +26,6 @@ const PATTERN_BYTES_MAX: usize = 1 << 20;
 /// A place in a bucket that a statement reads.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
-    /// The stage, if there is one.
-    pub(crate) stage: Option<ObjectName>,
     pub(crate) bucket: BucketRef,
     /// Key prefix of the stage alone.
     pub(crate) stage_prefix: String,
@@ -73,7 +69,7 @@ pub(crate) async fn place(
                 false => "/",
             };
             let prefix = format!("{stage_prefix}{slash}{path}");
-            Ok(Place { stage: Some(name), bucket, stage_prefix, prefix, format: stage.format })
+            Ok(Place { bucket, stage_prefix, prefix, format: stage.format })
         }
         Location::Url(url) => {
             let (bucket, prefix) = split_url(url).ok_or_else(|| invalid_value(url, "URL"))?;
@@ -84,7 +80,6 @@ pub(crate) async fn place(
                 credentials: None,
             };
             Ok(Place {
-                stage: None,
                 bucket,
                 stage_prefix: String::new(),
                 prefix: prefix.to_owned(),

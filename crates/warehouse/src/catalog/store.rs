@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use hydrant_core::Random;
 use hydrant_core::control::{ControlStore, Write, scan_all};
-use hydrant_core::{Clock, Random};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -90,7 +90,6 @@ pub(crate) struct Dropped {
 /// The catalog over its rows.
 pub(crate) struct Catalog {
     pub(crate) control: Arc<dyn ControlStore>,
-    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<Random>,
 }
 

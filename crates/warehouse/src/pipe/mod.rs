@@ -298,7 +298,7 @@ impl Engine {
 pub(crate) struct Trouble {
     pub(crate) why: String,
     pub(crate) tries: u32,
-    pub(crate) until: tokio::time::Instant,
+    pub(crate) until: Timestamp,
 }
 
 impl Trouble {
@@ -306,10 +306,10 @@ impl Trouble {
     const PAUSE_MS: u64 = 500;
     const PAUSE_MS_MAX: u64 = 60_000;
 
-    pub(crate) fn after(previous: Option<&Self>, e: &SqlError) -> Self {
+    pub(crate) fn after(previous: Option<&Self>, e: &SqlError, now: Timestamp) -> Self {
         let tries = previous.map_or(1, |p| p.tries.saturating_add(1));
         let pause = Self::PAUSE_MS.saturating_mul(1 << (tries - 1).min(10)).min(Self::PAUSE_MS_MAX);
-        let until = tokio::time::Instant::now() + std::time::Duration::from_millis(pause);
+        let until = now.plus(std::time::Duration::from_millis(pause));
         Self { why: e.message.clone(), tries, until }
     }
 }

@@ -190,7 +190,7 @@ impl Worker {
     async fn drain(&self, ready: &Ready) -> SqlResult<bool> {
         let engine = &self.engine;
         let waiting = engine.pipe_trouble.lock().get(&ready.pipe.uid).map(|t| t.until);
-        if ready.pipe.paused || waiting.is_some_and(|t| tokio::time::Instant::now() < t) {
+        if ready.pipe.paused || waiting.is_some_and(|t| engine.clock.now() < t) {
             return Ok(false);
         }
         let prefix = queue_prefix(&ready.pipe.uid);
@@ -300,7 +300,7 @@ impl Worker {
         if previous.is_none_or(|p| p.why != e.message) {
             tracing::warn!(pipe = %pipe.full_name(), error = %e, "a pipe cannot load");
         }
-        let trouble = Trouble::after(previous, e);
+        let trouble = Trouble::after(previous, e, self.engine.clock.now());
         all.insert(pipe.uid.clone(), trouble);
     }
 

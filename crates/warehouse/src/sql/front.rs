@@ -39,14 +39,6 @@ pub(crate) fn parse(sql: &str, parameters: &[Option<String>]) -> SqlResult<Parse
     Ok(Parsed { statement, prepared })
 }
 
-/// Reads the text of an expression, such as a stored default.
-pub(crate) fn parse_list(text: &str) -> SqlResult<Vec<ast::Expr>> {
-    let tokens = tokens(text, &[])?;
-    let mut p =
-        Parser::new(DIALECT).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
-    p.parse_comma_separated(Parser::parse_expr).map_err(parser_error)
-}
-
 pub(super) fn parser_error(e: ParserError) -> crate::session::SqlError {
     match e {
         ParserError::RecursionLimitExceeded => syntax("the statement is nested too deeply"),
@@ -394,7 +386,7 @@ impl Front<'_> {
     pub(super) fn options(&mut self) -> SqlResult<Options> {
         let mut options = Vec::new();
         loop {
-            self.p.consume_token(&Token::Comma);
+            let _ = self.p.consume_token(&Token::Comma);
             let key = match self.p.peek_tokens_ref::<2>() {
                 [key, eq] if matches!(eq.token, Token::Eq | Token::RArrow) => {
                     match bare(&key.token) {
@@ -443,7 +435,7 @@ impl Front<'_> {
                 let mut list = Vec::new();
                 while !self.p.consume_token(&Token::RParen) {
                     list.push(self.value(depth + 1)?);
-                    self.p.consume_token(&Token::Comma);
+                    let _ = self.p.consume_token(&Token::Comma);
                 }
                 Ok(Value::List(list))
             }

@@ -1,0 +1,6 @@
+//! SQL in, rows out; files in, each once.
+
+mod load;
+mod pipes;
+mod sql;
+mod world;
