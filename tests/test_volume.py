@@ -12,7 +12,7 @@ RECORDS = 100_000
 RECORD_BYTES = 1024
 BATCH = 500
 SHARDS = 16
-PEAK_BYTES_MAX = 1 << 30
+PEAK_BYTES_MAX = 640 << 20
 
 
 @pytest.mark.needs("snowflake")
