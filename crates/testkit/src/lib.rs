@@ -14,6 +14,7 @@ mod log_conformance;
 mod log_model;
 mod memory_control;
 mod memory_log;
+mod warehouse_conformance;
 
 pub use clock::ManualClock;
 pub use control_conformance::control_conformance;
@@ -23,6 +24,7 @@ pub use log_conformance::log_conformance;
 pub use log_model::log_model;
 pub use memory_control::MemoryControl;
 pub use memory_log::MemoryLog;
+pub use warehouse_conformance::{Depot, warehouse_conformance};
 
 /// Fails the test if `future` has not resolved after half a minute, so that a lost wake-up is a
 /// failure and not a hang. The caller's duty: a runtime whose clock is not paused, unless everything

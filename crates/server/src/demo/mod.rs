@@ -41,7 +41,7 @@ pub(crate) async fn run(server: &Running) -> Result<()> {
 
     clear(&client).await?;
     create(&client).await?;
-    statements(&client, &sql, server).await?;
+    statements(&sql, server).await?;
 
     let started = Instant::now();
     let put = produce(&client, total).await?;
@@ -134,8 +134,7 @@ async fn create(client: &Client) -> Result<()> {
 }
 
 /// The stage and the pipe are the statements of a Snowflake tutorial, with these names.
-async fn statements(client: &Client, sql: &Sql, server: &Running) -> Result<()> {
-    let _ = client;
+async fn statements(sql: &Sql, server: &Running) -> Result<()> {
     let key = &server.own_key;
     let shown = if server.open { key.secret.0.as_str() } else { "…" };
     let stage = |secret: &str| {
