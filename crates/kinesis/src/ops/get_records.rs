@@ -92,7 +92,7 @@ pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Resu
     let next = (!ended).then(|| next.seal(&kinesis.sealer, who.scope()));
     let records = page.len() as u64;
     let reply = write_reply(&page, stream, shard, next, now)?;
-    metrics::counter!("kinesis_records_read_total").increment(records);
+    metrics::counter!("hydrant_kinesis_records_read_total").increment(records);
     Ok(reply)
 }
 

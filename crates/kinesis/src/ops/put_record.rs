@@ -75,8 +75,8 @@ pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Resu
     batch.push(key.as_bytes(), &data);
     let put = kinesis.log.append(shard.uid, batch).await;
     let index = put.map_err(|e| put::refusal(e, stream, shard.id))?.get().first;
-    metrics::counter!("kinesis_records_put_total").increment(1);
-    metrics::counter!("kinesis_bytes_put_total").increment((key.len() + data.len()) as u64);
+    metrics::counter!("hydrant_kinesis_records_put_total").increment(1);
+    metrics::counter!("hydrant_kinesis_bytes_put_total").increment((key.len() + data.len()) as u64);
     json(&Reply {
         shard_id: shard.id.to_string(),
         sequence_number: shard.sequence_number(index).to_string(),

@@ -219,10 +219,11 @@ fn answer(
         }
     }
     out.push_str("]}");
-    metrics::counter!("kinesis_records_put_total").increment((routed.len() - failed) as u64);
-    metrics::counter!("kinesis_records_refused_total").increment(failed as u64);
+    metrics::counter!("hydrant_kinesis_records_put_total")
+        .increment((routed.len() - failed) as u64);
+    metrics::counter!("hydrant_kinesis_records_refused_total").increment(failed as u64);
     if failed == 0 {
-        metrics::counter!("kinesis_bytes_put_total").increment(bytes as u64);
+        metrics::counter!("hydrant_kinesis_bytes_put_total").increment(bytes as u64);
     }
     Ok(out.into())
 }
