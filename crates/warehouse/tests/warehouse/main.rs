@@ -1,5 +1,6 @@
 //! SQL in, rows out; files in, each once.
 
+mod conformance;
 mod load;
 mod pipes;
 mod sql;
