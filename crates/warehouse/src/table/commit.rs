@@ -121,7 +121,7 @@ impl Tables {
                 return Ok(None);
             }
             // A file that is in the table stays so, whatever a later try said.
-            if !(twice && !load.status.is_in()) {
+            if !twice || load.status.is_in() {
                 writes.push(Write::put(key, seen.as_ref(), load));
             }
             if let Some(pipe) = &change.pipe {
