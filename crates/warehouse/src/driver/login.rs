@@ -136,10 +136,7 @@ async fn session_parameters(
         if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
             return Err(Failure::malformed("malformed name of a session parameter"));
         }
-        let same = all.iter().any(|(key, default)| {
-            *key == name && plain(default).eq_ignore_ascii_case(&plain(value))
-        });
-        if !same && !CLIENT_PARAMETERS.iter().any(|prefix| name.starts_with(prefix)) {
+        if !is_default(&name, value) && !is_the_drivers(&name) {
             let sql = format!("ALTER SESSION SET {name} = {}", literal(value)?);
             engine.execute(&sql, &[]).await.map_err(Failure::refused)?;
         }
@@ -150,6 +147,22 @@ async fn session_parameters(
         }
     }
     Ok(all.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect())
+}
+
+/// Whether a parameter of a statement leaves what is done as it is: a tag, the driver's own affair,
+/// or what holds anyway.
+pub(super) fn is_harmless(name: &str, value: &Value) -> bool {
+    name == "QUERY_TAG" || is_the_drivers(name) || is_default(name, value)
+}
+
+fn is_the_drivers(name: &str) -> bool {
+    CLIENT_PARAMETERS.iter().any(|prefix| name.starts_with(prefix))
+}
+
+fn is_default(name: &str, value: &Value) -> bool {
+    defaults()
+        .iter()
+        .any(|(key, default)| key == name && plain(default).eq_ignore_ascii_case(&plain(value)))
 }
 
 fn plain(value: &Value) -> String {

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::Shared;
 use super::binding::{Binding, values};
 use super::body::Parameters;
+use super::login::is_harmless;
 use super::reply::{Failure, Reply};
 use super::run::{Ran, Work, run, several};
 use super::store::{Connected, Outcome, QUERIES_RUNNING_MAX, Query};
@@ -100,12 +101,7 @@ fn work(shared: &Shared, wanted: QueryRequest) -> Result<Work, SqlError> {
     }
     let values = values(wanted.bindings)?;
     let statements = shared.sessions.split(&wanted.sql_text)?;
-    let parameter = |name: &str| {
-        let value = wanted.parameters.as_ref()?.get(name)?;
-        value.as_u64().or_else(|| value.as_str()?.parse().ok())
-    };
-    let count = parameter("MULTI_STATEMENT_COUNT").unwrap_or(1);
-    let limit = parameter("STATEMENT_TIMEOUT_IN_SECONDS").filter(|&secs| secs > 0);
+    let Limits { count, limit } = limits(wanted.parameters.unwrap_or_default())?;
     match statements.len() {
         0 => {
             let text =
@@ -128,9 +124,39 @@ fn work(shared: &Shared, wanted: QueryRequest) -> Result<Work, SqlError> {
             statements,
             values,
             describe: wanted.describe_only.unwrap_or_default(),
-            limit: limit.map(Duration::from_secs),
+            limit,
         }),
     }
+}
+
+/// What a request's parameters say of its statements.
+struct Limits {
+    /// How many there are; 0 for any number.
+    count: u64,
+    /// How long each may take.
+    limit: Option<Duration>,
+}
+
+/// Reads a request's parameters. One that would change what is done, and is not offered, is refused.
+fn limits(parameters: Map<String, Value>) -> Result<Limits, SqlError> {
+    let mut limits = Limits { count: 1, limit: None };
+    for (name, value) in parameters {
+        let name = name.to_ascii_uppercase();
+        let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
+        match (name.as_str(), number) {
+            ("MULTI_STATEMENT_COUNT", Some(count)) => limits.count = count,
+            ("STATEMENT_TIMEOUT_IN_SECONDS", Some(seconds)) => {
+                limits.limit = (seconds > 0).then(|| Duration::from_secs(seconds));
+            }
+            _ if value.is_null() || is_harmless(&name, &value) => {}
+            _ => {
+                let message =
+                    format!("Unsupported feature 'statement parameter {name} = {value}'.");
+                return Err(SqlError { code: 2, sqlstate: "0A000", message });
+            }
+        }
+    }
+    Ok(limits)
 }
 
 /// Runs a request's statements to their end and keeps the answer. Nothing waits for it here, so it
@@ -355,4 +381,33 @@ fn strip_prefix<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
 
 fn beginning(text: &str) -> &str {
     &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits_of(parameters: Value) -> Result<(u64, Option<u64>), SqlError> {
+        let Value::Object(parameters) = parameters else { return Ok((0, None)) };
+        limits(parameters).map(|l| (l.count, l.limit.map(|limit| limit.as_secs())))
+    }
+
+    #[test]
+    fn a_statements_parameters_are_done_or_refused() {
+        assert_eq!(limits_of(json!({})), Ok((1, None)));
+        let given = json!({"multi_statement_count": "0", "STATEMENT_TIMEOUT_IN_SECONDS": 7});
+        assert_eq!(limits_of(given), Ok((0, Some(7))));
+        let given =
+            json!({"QUERY_TAG": "a", "CLIENT_X": 1, "timezone": "utc", "AUTOCOMMIT": "true"});
+        assert_eq!(limits_of(given), Ok((1, None)));
+        for wrong in [
+            json!({"ROWS_PER_RESULTSET": 1}),
+            json!({"MULTI_STATEMENT_COUNT": "x"}),
+            json!({"STATEMENT_TIMEOUT_IN_SECONDS": -1}),
+            json!({"AUTOCOMMIT": false}),
+            json!({"TIMEZONE": "Europe/Paris"}),
+        ] {
+            assert_eq!(limits_of(wrong).map_err(|e| e.code), Err(2));
+        }
+    }
 }
