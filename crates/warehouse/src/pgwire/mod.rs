@@ -33,6 +33,10 @@ use crate::session::Sessions;
 
 /// Most connections at once; a further one is told `53300` and closed.
 pub const CONNECTIONS_MAX: usize = 256;
+/// Most connections beyond those that are being told so; a further one is closed untold.
+const REFUSALS_MAX: usize = 64;
+/// Longest time such a connection may take to be told.
+const REFUSAL_TIME: Duration = Duration::from_secs(5);
 /// Longest time from connecting to being authenticated (PostgreSQL's `authentication_timeout`).
 pub const STARTUP_TIME: Duration = Duration::from_secs(60);
 /// Longest time a connection may neither send nor take anything (Snowflake's session idle time).
@@ -57,6 +61,7 @@ pub async fn serve(
         random,
         shutdown: shutdown.clone(),
         places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
         running: Mutex::new(HashMap::new()),
         next_process: AtomicU32::new(1),
     });
@@ -99,6 +104,7 @@ struct Server {
     random: Arc<Random>,
     shutdown: CancellationToken,
     places: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
     running: Mutex<HashMap<u32, Cancel>>,
     next_process: AtomicU32,
 }

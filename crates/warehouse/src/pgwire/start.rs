@@ -15,7 +15,7 @@ use super::wire::{
     Backend, Frontend, Opening, Report, STARTUP_BYTES_MAX, Severity, WireError, read_message,
     read_opening, sasl_initial,
 };
-use super::{STARTUP_TIME, Server};
+use super::{REFUSAL_TIME, STARTUP_TIME, Server};
 use crate::session::{Login, Names};
 
 /// How often a client may ask for encryption, TLS or GSS, before it starts.
@@ -45,11 +45,15 @@ impl From<std::io::Error> for Refusal {
 /// Serves one connection from its first byte to its last.
 pub(super) async fn serve(server: Arc<Server>, mut stream: TcpStream) {
     let _ = stream.set_nodelay(true);
-    let Ok(_place) = Arc::clone(&server.places).try_acquire_owned() else {
-        let report = Report::new("53300", "sorry, too many clients already");
-        return refuse(&mut stream, report).await;
+    let place = Arc::clone(&server.places).try_acquire_owned();
+    let is_crowded = place.is_err();
+    // One that finds no place is told so when it asks for a session, which is where clients expect
+    // it, and may still cancel a statement.
+    let Ok(_place) = place.or_else(|_| Arc::clone(&server.refusals).try_acquire_owned()) else {
+        return;
     };
-    let starting = timeout(STARTUP_TIME, start(&server, &mut stream));
+    let patience = if is_crowded { REFUSAL_TIME } else { STARTUP_TIME };
+    let starting = timeout(patience, start(&server, &mut stream, is_crowded));
     let started = tokio::select! {
         () = server.shutdown.cancelled() => return,
         started = starting => started,
@@ -77,6 +81,7 @@ async fn refuse(stream: &mut TcpStream, report: Report) {
 async fn start(
     server: &Arc<Server>,
     stream: &mut TcpStream,
+    is_crowded: bool,
 ) -> Result<Option<BTreeMap<String, String>>, Refusal> {
     for _ in 0..=ENCRYPTION_REQUESTS_MAX {
         match read_opening(stream).await? {
@@ -85,6 +90,10 @@ async fn start(
             Some(Opening::Cancel { process, secret }) => {
                 server.cancel(process, secret);
                 return Ok(None);
+            }
+            Some(Opening::Startup { .. }) if is_crowded => {
+                let report = Report::new("53300", "sorry, too many clients already");
+                return Err(Refusal::Told(report));
             }
             Some(Opening::Startup { minor, parameters }) => {
                 negotiate(stream, minor, &parameters).await?;
