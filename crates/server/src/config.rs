@@ -1,6 +1,7 @@
 //! The one definition of every setting: a flag, a `HYDRANT_*` variable and a key of `hydrant.toml`,
 //! in that order of precedence.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -180,7 +181,7 @@ pub(crate) struct Settings {
           value_parser = clap::value_parser!(u64).range(64..=1 << 20))]
     pub(crate) sql_memory_mib: u64,
 
-    /// Most connections on each address.
+    /// Most connections on --listen; further ones wait until one ends.
     #[arg(long, value_name = "N", env = "HYDRANT_CONNECTIONS_MAX", default_value_t = 4096,
           value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub(crate) connections_max: u32,
@@ -197,10 +198,14 @@ pub(crate) struct Settings {
 impl Settings {
     /// Refuses settings that contradict each other, with what to do about it.
     pub(crate) fn check(&self) -> Result<()> {
+        check_secrets("--access-key", "ID:SECRET", &self.access_keys)?;
+        check_secrets("--sql-user", "NAME:PASSWORD", &self.sql_users)?;
+        check_secrets("--s3-access-key", "ID:SECRET", &self.s3_access_key)?;
         let open = [
             ("--listen", self.listen, self.access_keys.is_empty()),
             ("--listen", self.listen, self.sql_users.is_empty()),
             ("--pg-listen", self.pg_listen, self.sql_users.is_empty()),
+            ("--admin-listen", self.admin_listen, self.access_keys.is_empty()),
         ];
         for (flag, address, open) in open {
             if open && !address.ip().is_loopback() {
@@ -226,14 +231,29 @@ impl Settings {
     }
 }
 
+/// Takes any text: a refusal of the parser's would show it, and it may hold a secret. What is no
+/// name and secret is refused by [`Settings::check`].
+#[allow(clippy::unnecessary_wraps, reason = "what a value parser returns")]
 fn named_secret(text: &str) -> Result<NamedSecret, String> {
-    match text.split_once(':') {
-        Some((name, secret)) if !name.is_empty() && !secret.is_empty() => {
-            Ok(NamedSecret { name: name.to_owned(), secret: Secret(secret.to_owned()) })
+    let (name, secret) = text.split_once(':').unwrap_or_default();
+    Ok(NamedSecret { name: name.to_owned(), secret: Secret(secret.to_owned()) })
+}
+
+fn check_secrets<'a>(
+    flag: &str,
+    want: &str,
+    given: impl IntoIterator<Item = &'a NamedSecret>,
+) -> Result<()> {
+    let mut names = HashSet::new();
+    for NamedSecret { name, secret } in given {
+        if name.is_empty() || secret.0.is_empty() {
+            bail!("{flag} wants {want}, neither of them empty or with a comma");
         }
-        // The text may hold a secret, so it is not repeated.
-        _ => Err("want NAME:SECRET".to_owned()),
+        if !names.insert(name) {
+            bail!("{flag} names {name:?} twice; give each name one secret");
+        }
     }
+    Ok(())
 }
 
 /// Reads the settings of this process.
@@ -272,6 +292,9 @@ fn with_file(command: clap::Command, text: &str) -> Result<clap::Command> {
             .get_arguments()
             .find(|a| a.get_long() == Some(key.as_str()) && key != "config")
             .with_context(|| format!("unknown setting {key:?}; see `hydrant serve --help`"))?;
+        if value.is_array() && !matches!(known.get_action(), ArgAction::Append) {
+            bail!("{key:?} wants one value, not a list");
+        }
         defaults.push((known.get_id().clone(), texts(&key, value)?));
     }
     let set = |mut command: clap::Command| {
@@ -330,5 +353,21 @@ mod tests {
         assert!(unknown.contains("unknown setting \"lisen\""), "{unknown}");
         let open = settings("", &["--listen", "0.0.0.0:4566"]).unwrap().check().unwrap_err();
         assert!(open.to_string().contains("--access-key"), "{open}");
+        let admin = settings("", &["--admin-listen", "0.0.0.0:1"]).unwrap().check().unwrap_err();
+        assert!(admin.to_string().contains("--admin-listen"), "{admin}");
+        let list = settings("data-dir = [\"a\", \"b\"]", &[]).unwrap_err().to_string();
+        assert!(list.contains("one value"), "{list}");
+    }
+
+    #[test]
+    fn a_malformed_secret_is_not_repeated() {
+        for (flag, value) in
+            [("--access-key", "hidden"), ("--sql-user", "me:"), ("--sql-user", "me:a,hidden")]
+        {
+            let refusal = settings("", &[flag, value]).unwrap().check().unwrap_err().to_string();
+            assert!(refusal.contains(flag) && !refusal.contains("hidden"), "{refusal}");
+        }
+        let twice = settings("", &["--sql-user", "me:a", "--sql-user", "me:b"]).unwrap();
+        assert!(twice.check().unwrap_err().to_string().contains("twice"));
     }
 }
