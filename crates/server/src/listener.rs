@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +13,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::router::Router;
 
 /// How long a client may take to send a request's head.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take from connecting to its first request, which HTTP/2 has no limit for.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Largest head of a request.
 const HEADER_BYTES_MAX: usize = 64 << 10;
 /// Most headers of a request.
@@ -72,21 +76,33 @@ pub(crate) async fn serve(
         };
         let (Ok(place), Ok(stream)) = (place, accepted(stream).await) else { continue };
         let router = Arc::clone(&router);
+        let asked = Arc::new(Notify::new());
+        let asks = Arc::clone(&asked);
         let service = service_fn(move |request| {
+            asks.notify_one();
             let router = Arc::clone(&router);
             async move { Ok::<_, Infallible>(router.answer(request).await) }
         });
         let serving = http.serve_connection(TokioIo::new(stream), service).into_owned();
         let serving = graceful.watch(serving);
         tokio::spawn(async move {
-            if let Err(error) = serving.await {
+            let mut serving = pin!(serving);
+            let ended = tokio::select! {
+                ended = &mut serving => Some(ended),
+                // One that asks for nothing may not hold a place.
+                first = timeout(FIRST_REQUEST_TIMEOUT, asked.notified()) => match first {
+                    Ok(()) => Some(serving.await),
+                    Err(_) => None,
+                },
+            };
+            if let Some(Err(error)) = ended {
                 tracing::debug!(%error, "a connection ended with an error");
             }
             drop(place);
         });
     }
     drop(listener);
-    if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
+    if timeout(GRACE, graceful.shutdown()).await.is_err() {
         tracing::warn!("requests still under way after {} s were cut off", GRACE.as_secs());
     }
 }
