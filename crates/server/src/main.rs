@@ -11,7 +11,7 @@ mod wiring;
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use tokio::signal::unix::{SignalKind, signal};
 
 use config::{Cli, Command, Settings};
@@ -53,7 +53,11 @@ async fn run(settings: Settings, demo: Option<bool>) -> Result<()> {
             _ = terminate.recv() => {}
         }
     };
-    let server = wiring::start(&settings).await?;
+    // Nothing is acknowledged before every endpoint answers: a start may be left where it is.
+    let server = tokio::select! {
+        server = wiring::start(&settings) => server?,
+        () = stop() => return Ok(()),
+    };
     let played = match demo {
         None => {
             server.greet();
@@ -61,13 +65,20 @@ async fn run(settings: Settings, demo: Option<bool>) -> Result<()> {
         }
         Some(exit) => tokio::select! {
             played = demo::run(&server) => played.map(|()| exit),
-            () = stop() => Ok(true),
+            // A script must not take half a demo for a whole one.
+            () = stop() => match exit {
+                true => Err(anyhow!("stopped before the demo was through")),
+                false => Ok(true),
+            },
         },
     };
     if let Ok(false) = played {
         stop().await;
     }
-    server.stop().await;
+    tokio::select! {
+        () = server.stop() => {}
+        () = stop() => tracing::warn!("stopped at once; what was acknowledged is on disk"),
+    }
     played.map(|_| ())
 }
 

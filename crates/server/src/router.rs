@@ -32,7 +32,9 @@ pub(crate) struct Router {
     pub(crate) bucket: Arc<Bucket>,
     /// Whose signatures are good.
     pub(crate) verifier: Arc<Verifier>,
-    /// Hosts that may be named while signatures are not verified.
+    /// Whether anyone may log in to SQL.
+    pub(crate) sql_is_open: bool,
+    /// Hosts that may be named where neither signature nor password is verified.
     pub(crate) hosts: AllowedHosts,
 }
 
@@ -40,7 +42,11 @@ impl Router {
     /// Answers one request. Never fails: what goes wrong is in the reply.
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let (parts, body) = request.into_parts();
-        if !self.verifier.verifies()
+        // A bucket may be called `session`; what is signed for AWS is never a driver's.
+        let is_driver = !parts.headers.contains_key("x-amz-target")
+            && DriverEndpoint::owns(parts.uri.path())
+            && !is_signed_for_aws(&parts);
+        if (!self.verifier.verifies() || is_driver && self.sql_is_open)
             && let Err(refusal) = origin::check(&parts, &self.hosts)
         {
             return plain(StatusCode::FORBIDDEN, &refusal);
@@ -49,8 +55,7 @@ impl Router {
             let reply = self.json.answer(Request::from_parts(parts, body)).await;
             return reply.map(boxed);
         }
-        // A bucket may be called `session`; what is signed for AWS is never a driver's.
-        if DriverEndpoint::owns(parts.uri.path()) && !is_signed_for_aws(&parts) {
+        if is_driver {
             return self.driver(parts, body).await;
         }
         match self.verifier.authenticate(&parts, BodyHash::Streaming, ServiceKind::S3) {

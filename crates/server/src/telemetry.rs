@@ -18,7 +18,11 @@ pub(crate) fn start(settings: &Settings, quiet: bool) -> Result<()> {
         LogFormat::Json => false,
         LogFormat::Auto => std::io::stderr().is_terminal(),
     };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // Told on standard error, which is what is broken, and then with a panic.
+        .log_internal_errors(false);
     if human {
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         log.with_ansi(colour).with_target(false).init();

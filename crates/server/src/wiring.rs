@@ -1,6 +1,7 @@
 //! Puts the parts together, in the order they depend on each other, and takes them apart again.
 
 use std::future::Future;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -283,6 +284,7 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running> {
         driver,
         bucket,
         verifier,
+        sql_is_open: settings.sql_users.is_empty(),
         hosts: AllowedHosts::loopback_and(settings.allow_hosts.iter().cloned()),
     });
     let places = settings.connections_max;
@@ -317,8 +319,12 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running> {
 }
 
 impl Running {
+    /// A user who may log in to SQL.
+    pub(crate) fn user(&self) -> &str {
+        self.own_user.as_ref().map_or("hydrant", |user| user.name.as_str())
+    }
+
     /// Says where the server answers and how to reach it.
-    #[allow(clippy::print_stdout, reason = "what the command was asked for")]
     pub(crate) fn greet(&self) {
         let Endpoints { aws, sql, admin, .. } = &self.endpoints;
         let (host, port) = sql.rsplit_once(':').unwrap_or((sql, ""));
@@ -327,7 +333,10 @@ impl Running {
         } else {
             " AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…"
         };
-        println!(
+        let user = self.user();
+        // A reader that went away (`hydrant serve | head`) is no error.
+        let _ = writeln!(
+            std::io::stdout().lock(),
             "hydrant {} serves from {}
 
   Kinesis, Firehose, S3, Snowflake's drivers   {aws}
@@ -335,7 +344,7 @@ impl Running {
   health, metrics                              {admin}
 
   export AWS_ENDPOINT_URL={aws}{keys} AWS_REGION=us-east-1
-  psql -h {host} -p {port} -U hydrant
+  psql -h {host} -p {port} -U {user}
 ",
             env!("CARGO_PKG_VERSION"),
             self.data_dir.display(),

@@ -208,6 +208,7 @@ async fn follow(client: &Client, sql: &Sql, total: usize) -> Result<()> {
 fn try_next(server: &Running) {
     let aws = &server.endpoints.aws;
     let (host, port) = server.endpoints.sql.rsplit_once(':').unwrap_or(("127.0.0.1", "5439"));
+    let user = server.user();
     let (key, secret) = if server.open { ("test", "test") } else { ("…", "…") };
     say(&format!(
         "
@@ -216,8 +217,8 @@ Try next, in another terminal
     aws kinesis describe-stream-summary --stream-name {STREAM}
     aws firehose describe-delivery-stream --delivery-stream-name {DELIVERY}
     aws s3 ls s3://{BUCKET} --recursive
-    psql -h {host} -p {port} -U hydrant {DATABASE} -c \"select system\\$pipe_status('quake_pipe')\"
-    psql -h {host} -p {port} -U hydrant {DATABASE} -c \"select q:properties.net::string net, count(*) from quakes group by 1 order by 2 desc\"
+    psql -h {host} -p {port} -U {user} {DATABASE} -c \"select system\\$pipe_status('quake_pipe')\"
+    psql -h {host} -p {port} -U {user} {DATABASE} -c \"select q:properties.net::string net, count(*) from quakes group by 1 order by 2 desc\"
     curl {}/metrics",
         server.endpoints.admin
     ));
@@ -233,7 +234,7 @@ impl Sql {
         config.host(host).port(port.parse()?).dbname(DATABASE);
         match &server.own_user {
             Some(user) => config.user(&user.name).password(&user.secret.0),
-            None => config.user("hydrant"),
+            None => config.user(server.user()),
         };
         let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
         tokio::spawn(async move {
