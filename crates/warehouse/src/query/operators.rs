@@ -12,6 +12,9 @@ use crate::error::{carried, internal};
 use crate::functions;
 use crate::sql::types;
 
+/// Digits of the largest integer of 64 bits.
+const INTEGER_DIGITS: u8 = 20;
+
 /// Casts the sides of an operator as Snowflake does before DataFusion sees it.
 #[derive(Debug)]
 pub(super) struct Operators;
@@ -29,6 +32,11 @@ pub(super) fn constant(text: impl Into<String>) -> Expr {
 
 fn cast(expr: Expr, to: &str) -> DfResult<Expr> {
     call("cast$", vec![expr, constant(to), constant("")])
+}
+
+/// An integer of 64 bits as a number of as many digits.
+fn wide(expr: Expr) -> Expr {
+    datafusion::logical_expr::cast(expr, DataType::Decimal128(INTEGER_DIGITS, 0))
 }
 
 fn is_variant(t: &DataType) -> bool {
@@ -71,6 +79,9 @@ impl ExprPlanner for Operators {
                     let moved = call("dateadd", vec![constant("day"), r, l])?;
                     return Ok(PlannerResult::Planned(moved));
                 }
+                // 64 bits wrap around; a NUMBER has 38 digits.
+                let wraps = left.is_integer() && right.is_integer() && op != BinaryOperator::Modulo;
+                let (l, r) = if wraps { (wide(l), wide(r)) } else { (l, r) };
                 Ok(PlannerResult::Original(RawBinaryExpr { op, left: l, right: r }))
             }
             BinaryOperator::Eq
