@@ -9,7 +9,9 @@ use hydrant_core::warehouse::StagedFile;
 use object_store::ObjectStore;
 use regex::Regex;
 
-use crate::catalog::{Catalog, Compression, Format, FormatOptions, Names, Stage, split_url};
+use crate::catalog::{
+    Catalog, Compression, Format, FormatOptions, Names, Reach, Stage, split_url,
+};
 use crate::error::{SqlResult, error, invalid_value, unsupported};
 use crate::session::SqlError;
 use crate::sql::ast::{Kind, Location};
@@ -39,6 +41,16 @@ impl Place {
     /// `s3://bucket/key`.
     pub(crate) fn url(&self, key: &str) -> String {
         format!("s3://{}/{key}", self.bucket.bucket)
+    }
+
+    /// What a pipe over this place takes of hydrant's own buckets, if it may be one of them.
+    pub(crate) fn reach(&self, pattern: Option<String>) -> Option<Reach> {
+        self.bucket.endpoint.is_none().then(|| Reach {
+            bucket: self.bucket.bucket.clone(),
+            stage_prefix: self.stage_prefix.clone(),
+            prefix: self.prefix.clone(),
+            pattern,
+        })
     }
 }
 

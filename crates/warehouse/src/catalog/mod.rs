@@ -193,4 +193,20 @@ pub(crate) struct Pipe {
     pub(crate) definition: String,
     #[serde(default)]
     pub(crate) comment: String,
+    /// What it took when it was made.
+    #[serde(default)]
+    pub(crate) reach: Option<Reach>,
+}
+
+/// Which new objects of hydrant's own buckets a pipe takes. Kept with the pipe, so that none is
+/// missed while its stage is away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Reach {
+    pub(crate) bucket: String,
+    /// Key prefix of the stage; a pattern sees what follows it.
+    pub(crate) stage_prefix: String,
+    /// Key prefix of the stage and the path after it: a plain prefix, not a directory.
+    pub(crate) prefix: String,
+    /// PATTERN, as written.
+    pub(crate) pattern: Option<String>,
 }

@@ -10,7 +10,7 @@ use hydrant_core::warehouse::{OnError, StagedFile};
 use tokio_util::sync::CancellationToken;
 
 use super::{PipeState, Queued, Trouble, queue_prefix, state_key};
-use crate::catalog::{Pipe, Table};
+use crate::catalog::{Held, Pipe, Reach, Table};
 use crate::engine::Engine;
 use crate::error::{SqlResult, control};
 use crate::history::{LOAD_HISTORY_LIFE, LoadRow, PIPE_HISTORY_LIFE, PipeLoad};
@@ -39,25 +39,30 @@ struct Ready {
     copy: Copy,
     prepared: Prepared,
     place: Place,
+}
+
+/// A pipe that takes new objects, whether it can load them now or not.
+struct Taker {
+    pipe: Pipe,
+    reach: Reach,
     pattern: Option<regex::Regex>,
 }
 
-impl Ready {
+impl Taker {
+    fn new(pipe: &Pipe, reach: Option<Reach>) -> SqlResult<Option<Self>> {
+        let Some(reach) = reach.filter(|_| pipe.auto_ingest) else { return Ok(None) };
+        let pattern = reach.pattern.as_deref().map(stage::pattern).transpose()?;
+        Ok(Some(Self { pipe: pipe.clone(), reach, pattern }))
+    }
+
     /// Whether the pipe takes an object. A stage's path is a plain prefix; a pattern sees what
     /// follows it.
     fn takes(&self, object: &ObjectCreated) -> bool {
-        let bucket = &self.place.bucket;
-        self.pipe.auto_ingest
-            && bucket.endpoint.is_none()
-            && bucket.bucket == object.bucket
-            && object.key.starts_with(&self.place.prefix)
+        let rest = object.key.strip_prefix(&self.reach.stage_prefix);
+        self.reach.bucket == object.bucket
+            && object.key.starts_with(&self.reach.prefix)
             && object.size_bytes > 0
-            && self.matches(&object.key)
-    }
-
-    fn matches(&self, key: &str) -> bool {
-        let rest = &key[self.place.stage_prefix.len().min(key.len())..];
-        self.pattern.as_ref().is_none_or(|p| p.is_match(rest))
+            && self.pattern.as_ref().is_none_or(|p| p.is_match(rest.unwrap_or(&object.key)))
     }
 }
 
@@ -114,16 +119,25 @@ impl Worker {
                 return Ok(false);
             }
         }
-        let mut pipes = Vec::new();
-        for held in self.engine.catalog.all::<Pipe>().await? {
-            match self.ready(&held.row).await {
-                Ok(ready) => pipes.push(ready),
-                Err(e) => self.trouble(&held.row, &e),
+        let (mut pipes, mut takers) = (Vec::new(), Vec::new());
+        for Held { row, .. } in self.engine.catalog.all::<Pipe>().await? {
+            match self.ready(&row).await {
+                Ok(ready) => {
+                    let reach = ready.place.reach(ready.copy.pattern.clone());
+                    takers.extend(Taker::new(&row, reach)?);
+                    pipes.push(ready);
+                }
+                // What may pass by itself must not cost the pipe its notifications.
+                Err(e) if is_passing(&e) => return Err(e),
+                Err(e) => {
+                    self.trouble(&row, &e);
+                    takers.extend(Taker::new(&row, row.reach.clone())?);
+                }
             }
         }
         let mut busy = outbox.len() == OUTBOX_ROWS;
         if !outbox.is_empty() {
-            self.queue(&pipes, outbox).await?;
+            self.queue(&takers, outbox).await?;
         }
         for ready in &pipes {
             busy |= self.drain(ready).await?;
@@ -134,14 +148,13 @@ impl Worker {
     async fn ready(&self, pipe: &Pipe) -> SqlResult<Ready> {
         let (copy, prepared) = pipe.copy()?;
         let place = stage::place(&self.engine.catalog, &copy.from, &pipe.names(), "COPY").await?;
-        let pattern = copy.pattern.as_deref().map(stage::pattern).transpose()?;
-        Ok(Ready { pipe: pipe.clone(), copy, prepared, place, pattern })
+        Ok(Ready { pipe: pipe.clone(), copy, prepared, place })
     }
 
     /// Turns notifications into queue entries, in the commit that deletes them.
     async fn queue(
         &self,
-        pipes: &[Ready],
+        takers: &[Taker],
         outbox: Vec<(String, hydrant_core::control::Entry)>,
     ) -> SqlResult<()> {
         let engine = &self.engine;
@@ -149,8 +162,8 @@ impl Worker {
         let mut states: BTreeMap<&str, PipeState> = BTreeMap::new();
         for (row, entry) in &outbox {
             let object: ObjectCreated = entry.json(row).map_err(control)?;
-            for ready in pipes.iter().filter(|r| r.takes(&object)) {
-                let uid = ready.pipe.uid.as_str();
+            for taker in takers.iter().filter(|t| t.takes(&object)) {
+                let uid = taker.pipe.uid.as_str();
                 if !states.contains_key(uid) {
                     states.insert(uid, engine.pipe_state(uid).await?);
                 }
@@ -161,7 +174,7 @@ impl Worker {
                 }
                 let listed = Listed {
                     file: StagedFile {
-                        url: ready.place.url(&object.key),
+                        url: format!("s3://{}/{}", object.bucket, object.key),
                         size_bytes: object.size_bytes,
                         etag: object.etag.clone(),
                     },
@@ -332,4 +345,9 @@ impl Worker {
             }
         }
     }
+}
+
+/// Whether an error is one of the moment: the store did not answer, or somebody was faster.
+fn is_passing(e: &SqlError) -> bool {
+    matches!(e.code, 625 | 300_005)
 }

@@ -5,8 +5,8 @@ use hydrant_core::control::Write;
 use super::SqlSession;
 use crate::answer::{self, Cell, TEXT};
 use crate::catalog::{
-    ColumnDef, Database, Dropped, Format, FormatOptions, Held, ObjectName, PUBLIC, Pipe, Schema,
-    Stage, Table, shown, split_url,
+    ColumnDef, Database, Dropped, Format, FormatOptions, Held, ObjectName, PUBLIC, Pipe, Reach,
+    Schema, Stage, Table, shown, split_url,
 };
 use crate::error::{SqlResult, invalid_value, no_such, unsupported};
 use crate::pipe::{check_copy, queue_prefix, state_key};
@@ -167,7 +167,7 @@ impl SqlSession {
         let catalog = &self.engine.catalog;
         let name = catalog.resolve(&create.name, &self.names, "CREATE PIPE")?;
         check_copy(&create.copy)?;
-        let row = Pipe {
+        let mut row = Pipe {
             database: name.database.clone(),
             schema: name.schema.clone(),
             name: name.name.clone(),
@@ -178,8 +178,9 @@ impl SqlSession {
             paused: false,
             definition: create.definition,
             comment: create.comment,
+            reach: None,
         };
-        self.check_pipe(&row).await?;
+        row.reach = self.check_pipe(&row).await?;
         let (made, old) = catalog.create(&name, &row, create.create, Vec::new()).await?;
         if let Some(old) = old {
             self.retire(Dropped { tables: Vec::new(), pipes: vec![old.uid] }).await?;
@@ -188,8 +189,9 @@ impl SqlSession {
         answer::done("CREATE PIPE", created("Pipe", &name, made))
     }
 
-    /// Table, stage, format and transformation have to be there when a pipe is made.
-    async fn check_pipe(&self, pipe: &Pipe) -> SqlResult<()> {
+    /// Table, stage, format and transformation have to be there when a pipe is made. Answers with
+    /// what it takes.
+    async fn check_pipe(&self, pipe: &Pipe) -> SqlResult<Option<Reach>> {
         let engine = &self.engine;
         let names = pipe.names();
         let (copy, prepared) = pipe.copy()?;
@@ -202,7 +204,7 @@ impl SqlSession {
         }
         let context = engine.context(&names, &self.user);
         crate::load::plan_copy(&engine.queries, &copy, &prepared, &table, &context).await?;
-        Ok(())
+        Ok(place.reach(copy.pattern))
     }
 
     pub(super) async fn drop(

@@ -125,6 +125,19 @@ async fn what_a_pipe_lacks_is_in_its_status_and_it_goes_on_when_it_is_there() {
 }
 
 #[tokio::test]
+async fn what_lands_while_the_stage_is_away_is_loaded_when_it_is_back() {
+    let mut w = world().await;
+    w.run("drop stage twitter_stage").await;
+    w.put_notified("tweets", "meanwhile.json", "{\"id\":1}").await;
+    w.pump().await;
+    w.run(STAGE).await;
+    w.put_notified("tweets", "after.json", "{\"id\":2}").await;
+    w.clock.advance(LONGEST_PAUSE);
+    w.pump().await;
+    assert_eq!(w.rows("select tweet:id::int from tweets order by 1").await, ["1", "2"]);
+}
+
+#[tokio::test]
 async fn a_crash_before_or_after_any_commit_loads_everything_once() {
     // Each try loses one commit more, with or without its effect, then restarts.
     for after in [false, true] {
