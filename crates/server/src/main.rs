@@ -12,9 +12,15 @@ mod wiring;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
+use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use config::{Cli, Command, Settings};
+
+/// Stack of a thread that serves requests.
+const STACK_BYTES: usize = 4 << 20;
+/// Stack of a thread that runs SQL, whose planner recurses. Only what is used of it is memory.
+const SQL_STACK_BYTES: usize = 64 << 20;
 
 fn main() -> ExitCode {
     match start() {
@@ -34,17 +40,26 @@ fn start() -> Result<()> {
     };
     settings.check()?;
     telemetry::start(&settings, demo.is_some())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    let outcome = runtime.block_on(run(settings, demo));
+    let runtime = build("hydrant", STACK_BYTES)?;
+    // A heavy statement may hold every thread of its runtime: records and objects have another.
+    let sql = build("hydrant-sql", SQL_STACK_BYTES)?;
+    let outcome = runtime.block_on(run(settings, demo, sql.handle().clone()));
     // Whatever still runs holds nothing that was acknowledged: the log and the stores are closed.
+    sql.shutdown_background();
     runtime.shutdown_background();
     outcome
 }
 
-async fn run(settings: Settings, demo: Option<bool>) -> Result<()> {
+fn build(name: &str, stack_bytes: usize) -> Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name(name)
+        .thread_stack_size(stack_bytes)
+        .build()
+        .context("cannot start the runtime")
+}
+
+async fn run(settings: Settings, demo: Option<bool>, sql: Handle) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut stop = async move || {
@@ -55,7 +70,7 @@ async fn run(settings: Settings, demo: Option<bool>) -> Result<()> {
     };
     // Nothing is acknowledged before every endpoint answers: a start may be left where it is.
     let server = tokio::select! {
-        server = wiring::start(&settings) => server?,
+        server = wiring::start(&settings, &sql) => server?,
         () = stop() => return Ok(()),
     };
     let played = match demo {

@@ -15,6 +15,7 @@ use hydrant_wire::json::JsonFront;
 use hydrant_wire::origin::{self, AllowedHosts};
 use hydrant_wire::sigv4::{BodyHash, ServiceKind, Verifier};
 use hyper::body::Incoming;
+use tokio::runtime::Handle;
 
 /// How long such a body may take to arrive.
 const DRIVER_BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -28,6 +29,8 @@ pub(crate) struct Router {
     pub(crate) json: JsonFront,
     /// Snowflake's drivers.
     pub(crate) driver: DriverEndpoint,
+    /// Where the drivers' statements run.
+    pub(crate) sql: Handle,
     /// S3.
     pub(crate) bucket: Arc<Bucket>,
     /// Whose signatures are good.
@@ -80,7 +83,16 @@ impl Router {
                 return plain(StatusCode::REQUEST_TIMEOUT, &error);
             }
         };
-        self.driver.handle(Request::from_parts(parts, body)).await.map(whole)
+        let driver = self.driver.clone();
+        let request = Request::from_parts(parts, body);
+        match self.sql.spawn(async move { driver.handle(request).await }).await {
+            Ok(reply) => reply.map(whole),
+            Err(error) => {
+                tracing::error!(%error, "a driver's request failed");
+                let text = "the request could not be finished";
+                plain(StatusCode::INTERNAL_SERVER_ERROR, &ApiError::internal(text))
+            }
+        }
     }
 }
 

@@ -28,6 +28,7 @@ use hydrant_wire::origin::AllowedHosts;
 use hydrant_wire::sigv4::{AccessKey, Credentials, Verifier};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -235,8 +236,9 @@ fn destinations(stores: Stores) -> MakeDestination {
     })
 }
 
-/// Starts everything; on return every endpoint answers. The error says what to do.
-pub(crate) async fn start(settings: &Settings) -> Result<Running> {
+/// Starts everything; on return every endpoint answers. SQL runs on the runtime of `sql`. The error
+/// says what to do.
+pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> {
     let metrics = install_metrics()?;
     let admin = Arc::new(Admin { ready: AtomicBool::new(false), metrics });
     // Addresses first: a second server must fail before it touches anything.
@@ -261,7 +263,7 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running> {
             }
         }
     }));
-    worker(tokio::spawn({
+    worker(sql.spawn({
         let (warehouse, workers) = (Arc::clone(&warehouse), workers.clone());
         async move { warehouse.run_pipes(workers).await }
     }));
@@ -282,6 +284,7 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running> {
     let router = Arc::new(Router {
         json: JsonFront::new(services, Arc::clone(&verifier), Arc::clone(&random)),
         driver,
+        sql: sql.clone(),
         bucket,
         verifier,
         sql_is_open: settings.sql_users.is_empty(),
@@ -290,7 +293,7 @@ pub(crate) async fn start(settings: &Settings) -> Result<Running> {
     let places = settings.connections_max;
     let endpoint_tasks = vec![
         tokio::spawn(listener::serve(listeners.http, router, places, ending.clone())),
-        tokio::spawn(pgwire::serve(listeners.sql, sessions, random, ending.clone())),
+        sql.spawn(pgwire::serve(listeners.sql, sessions, random, ending.clone())),
         tokio::spawn(admin::serve(listeners.admin, Arc::clone(&admin), ending.clone())),
     ];
     admin.ready.store(true, Ordering::Release);

@@ -9,9 +9,7 @@ use hydrant_core::warehouse::StagedFile;
 use object_store::ObjectStore;
 use regex::Regex;
 
-use crate::catalog::{
-    Catalog, Compression, Format, FormatOptions, Names, Reach, Stage, split_url,
-};
+use crate::catalog::{Catalog, Compression, Format, FormatOptions, Names, Reach, Stage, split_url};
 use crate::error::{SqlResult, error, invalid_value, unsupported};
 use crate::session::SqlError;
 use crate::sql::ast::{Kind, Location};
