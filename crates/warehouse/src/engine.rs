@@ -226,7 +226,7 @@ impl Engine {
                 pipe: None,
             };
             let rows = load.files(&same).await.map_err(|e| match e {
-                Failed::Aborted(_) => LoadError::Aborted(e.into_error(name).to_string()),
+                Failed::Aborted(..) => LoadError::Aborted(e.into_error(name).to_string()),
                 Failed::Error(e) => retry(e),
             })?;
             done.extend(rows.into_iter().map(FileLoad::from));

@@ -77,11 +77,14 @@ pub(crate) fn internal(why: impl std::fmt::Display) -> SqlError {
     error(300_005, "XX000", format!("Processing aborted by error 300005: {why}"))
 }
 
+/// Number of the error that says another statement came first: decide again.
+pub(crate) const CONFLICT: u32 = 625;
+
 /// What a control store failure means to whoever sent the statement.
 pub(crate) fn control(e: ControlError) -> SqlError {
     match e {
         ControlError::Conflict { key } => error(
-            625,
+            CONFLICT,
             "57014",
             format!("Statement aborted: {key} was changed by another statement. Run it again."),
         ),

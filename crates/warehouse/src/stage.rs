@@ -152,11 +152,11 @@ pub(crate) fn bucket_error(bucket: &str, e: &object_store::Error) -> SqlError {
         }
         other => other.to_string(),
     };
-    error(2, "58030", format!("Failure using stage area. Cause: [{why}] (bucket {bucket})"))
+    error(91_003, "55000", format!("Failure using stage area. Cause: [{why}] (bucket {bucket})"))
 }
 
 pub(crate) fn cannot_open(bucket: &str, why: &str) -> SqlError {
-    error(2, "58030", format!("Failure using stage area. Cause: [{why}] (bucket {bucket})"))
+    error(91_003, "55000", format!("Failure using stage area. Cause: [{why}] (bucket {bucket})"))
 }
 
 /// Lists the files of a place by name, at most [`LIST_FILES_MAX`]. `pattern` sees the whole key.

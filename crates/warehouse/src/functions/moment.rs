@@ -157,7 +157,7 @@ pub(crate) fn format(nanos: i64, format: &str) -> SqlResult<String> {
     let mut out = String::new();
     let mut rest = format;
     while let Some(c) = rest.chars().next() {
-        let upper = rest.to_uppercase();
+        let upper = rest.to_ascii_uppercase();
         if let Some(quoted) = rest.strip_prefix('"') {
             let end = quoted.find('"').unwrap_or(quoted.len());
             out.push_str(&quoted[..end].replace('%', "%%"));

@@ -383,7 +383,9 @@ fn divide(args: &[ArrayRef], to: &DataType) -> SqlResult<ArrayRef> {
     };
     let (s1, s2) = (scale_of(args[0].data_type()), scale_of(args[1].data_type()));
     let shift = u32::try_from(scale - s1.unwrap_or_default() + s2.unwrap_or_default());
-    let factor = 10_i128.pow(shift.unwrap_or_default());
+    let factor = 10_i128
+        .checked_pow(shift.unwrap_or_default())
+        .ok_or_else(|| super::number::out_of_range(precision, scale as u8, "a quotient"))?;
     let (a, b) = (wide(&args[0])?, wide(&args[1])?);
     let (a, b) = (a.as_primitive::<Decimal128Type>(), b.as_primitive::<Decimal128Type>());
     let divided: SqlResult<Decimal128Array> = a

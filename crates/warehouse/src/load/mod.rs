@@ -50,7 +50,7 @@ pub(crate) struct Load<'a> {
 /// Why a load did not take place. Nothing of the batch is in the table.
 pub(crate) enum Failed {
     /// ON_ERROR = ABORT_STATEMENT, and a file was bad.
-    Aborted(LoadRow),
+    Aborted(Box<LoadRow>, SqlError),
     /// The bucket, the disk or the store.
     Error(SqlError),
 }
@@ -65,12 +65,12 @@ impl Failed {
     pub(crate) fn into_error(self, name: &ObjectName) -> SqlError {
         match self {
             Self::Error(e) => e,
-            Self::Aborted(row) => {
+            Self::Aborted(row, e) => {
                 let first = row.first_error.unwrap_or_default();
                 let place = |n: Option<u64>| n.map_or("?".to_owned(), |n| n.to_string());
                 error(
-                    100_069,
-                    "22P02",
+                    e.code,
+                    e.sqlstate,
                     format!(
                         "{}\n  File '{}', line {}, character {}\n  Table \"{}\"\n  If you would like \
                          to continue loading when an error is encountered, use other values such as \
@@ -163,11 +163,11 @@ impl Load<'_> {
     /// Says aloud what was not loaded: a COPY that succeeds with rows missing is what users fear.
     fn report(&self, rows: &[LoadRow]) {
         for row in rows {
-            metrics::counter!("warehouse_rows_loaded_total").increment(row.rows_loaded);
-            metrics::counter!("warehouse_files_total", "status" => row.status.as_str())
+            metrics::counter!("hydrant_warehouse_rows_loaded_total").increment(row.rows_loaded);
+            metrics::counter!("hydrant_warehouse_files_total", "status" => row.status.as_str())
                 .increment(1);
             if row.errors_seen > 0 {
-                metrics::counter!("warehouse_load_errors_total").increment(row.errors_seen);
+                metrics::counter!("hydrant_warehouse_load_errors_total").increment(row.errors_seen);
                 let first = row.first_error.clone().unwrap_or_default();
                 tracing::warn!(
                     file = row.url,
@@ -192,15 +192,19 @@ impl Load<'_> {
         let mut shared: Option<ParquetFile> = None;
         let mut written = Vec::new();
         let mut rows = Vec::new();
+        let mut seen = std::collections::BTreeSet::new();
         for listed in files {
-            if !self.force && self.is_in(listed, epoch).await? {
+            let again = !seen.insert((&listed.file.url, &listed.file.etag));
+            if again || (!self.force && self.is_in(listed, epoch).await?) {
                 rows.push(self.skipped(listed));
                 continue;
             }
             let mut into = FileRows::new(self);
             let row = into.read(listed).await?;
-            if row.status == Status::LoadFailed && self.on_error == OnError::AbortStatement {
-                return Err(Failed::Aborted(row));
+            if self.on_error == OnError::AbortStatement
+                && let Some(e) = into.first.take()
+            {
+                return Err(Failed::Aborted(Box::new(row), e));
             }
             if row.status.is_in() && row.rows_loaded > 0 {
                 let (batches, own) = into.take().await?;

@@ -19,7 +19,7 @@ use crate::query::{self, QueryEngine};
 use crate::session::{ColumnType, SqlError};
 use crate::sql::ast::{Copy, MatchBy};
 use crate::sql::functions::Context;
-use crate::sql::rewrite::rewrite;
+use crate::sql::rewrite::rewrite_query;
 use crate::sql::scan::Prepared;
 use crate::sql::types::{self, Written};
 
@@ -192,11 +192,11 @@ pub(crate) async fn plan_copy(
 
 async fn plan_items(
     engine: &QueryEngine,
-    mut query: Query,
+    query: Query,
     prepared: &Prepared,
     context: &Context,
 ) -> SqlResult<Vec<Arc<dyn PhysicalExpr>>> {
-    let sources = rewrite(&mut query, prepared, context)?;
+    let (query, sources) = rewrite_query(query, prepared, context).await?;
     if !sources.tables.is_empty() || sources.flattens {
         return Err(unsupported("tables and FLATTEN in a COPY transformation"));
     }

@@ -38,6 +38,8 @@ pub(super) struct FileRows<'a> {
     rows_loaded: u64,
     errors_seen: u64,
     first_error: Option<FirstError>,
+    /// The first error with its number, for a statement that ends with it.
+    pub(super) first: Option<SqlError>,
 }
 
 impl<'a> FileRows<'a> {
@@ -54,6 +56,7 @@ impl<'a> FileRows<'a> {
             rows_loaded: 0,
             errors_seen: 0,
             first_error: None,
+            first: None,
         }
     }
 
@@ -211,6 +214,7 @@ impl<'a> FileRows<'a> {
 
     fn fail(&mut self, place: Option<Place>, column: Option<String>, e: SqlError) {
         self.errors_seen += 1;
+        self.first.get_or_insert_with(|| e.clone());
         self.first_error.get_or_insert_with(|| FirstError {
             text: e.message,
             line: place.map(|p| p.line),

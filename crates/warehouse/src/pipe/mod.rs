@@ -249,7 +249,7 @@ impl Engine {
         let since = modified_after.unwrap_or(self.clock.now().minus(REFRESH_LIFE));
         let listed = stage::list(&self.open_bucket, &place, None).await?;
         let wanted = listed.into_iter().filter(|l| {
-            let rest = &l.key[place.stage_prefix.len().min(l.key.len())..];
+            let rest = l.key.strip_prefix(&place.stage_prefix).unwrap_or(&l.key);
             l.modified >= since && pattern.as_ref().is_none_or(|p| p.is_match(rest))
         });
         let mut answer = Vec::new();

@@ -1,6 +1,7 @@
 //! Runs queries on DataFusion: the planner's extensions, and the tables a query reads.
 
 mod analyze;
+mod deep;
 mod operators;
 pub(crate) mod provider;
 
@@ -19,20 +20,25 @@ use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
 
 use crate::catalog::{Names, ObjectName};
-use crate::error::{SqlResult, datafusion, error, internal, unsupported};
+use crate::error::{SqlResult, datafusion, error, internal, syntax, unsupported};
 use crate::json::write;
 use crate::session::{Answer, Column, ColumnType, Tag};
 use crate::sql::rewrite::TWIN;
 use crate::sql::types;
 
+pub(crate) use deep::deep;
+
 /// Most bytes of one answer's rows, which are held until the client has them.
 pub(crate) const ANSWER_BYTES_MAX: usize = 256 << 20;
+/// Most operators of a plan that feed each other: rows are pulled through them by recursion.
+const PLAN_DEPTH_MAX: usize = 120;
 /// Name of the database or schema in the engine when the session has none.
 const NONE: &str = "";
 
@@ -129,9 +135,13 @@ impl QueryEngine {
 
 /// Plans a rewritten query.
 pub(crate) async fn plan(state: &SessionState, query: ast::Query) -> SqlResult<LogicalPlan> {
-    let statement = ast::Statement::Query(Box::new(query));
-    let statement = EngineStatement::Statement(Box::new(statement));
-    state.statement_to_plan(statement).await.map_err(datafusion)
+    let state = state.clone();
+    deep(async move {
+        let statement = ast::Statement::Query(Box::new(query));
+        let statement = EngineStatement::Statement(Box::new(statement));
+        state.statement_to_plan(statement).await.map_err(datafusion)
+    })
+    .await?
 }
 
 /// Starts a plan.
@@ -139,9 +149,27 @@ pub(crate) async fn stream(
     state: &SessionState,
     plan: LogicalPlan,
 ) -> SqlResult<SendableRecordBatchStream> {
-    let context = SessionContext::new_with_state(state.clone());
-    let frame = context.execute_logical_plan(plan).await.map_err(datafusion)?;
-    frame.execute_stream().await.map_err(datafusion)
+    let state = state.clone();
+    deep(async move {
+        let context = state.task_ctx();
+        let plan = state.create_physical_plan(&plan).await.map_err(datafusion)?;
+        if depth(&plan) > PLAN_DEPTH_MAX {
+            return Err(syntax("the statement is nested too deeply; use intermediate tables"));
+        }
+        execute_stream(plan, context).map_err(datafusion)
+    })
+    .await?
+}
+
+/// How many operators feed each other in the longest line of a plan.
+fn depth(plan: &Arc<dyn ExecutionPlan>) -> usize {
+    let mut open = vec![(Arc::clone(plan), 1)];
+    let mut deepest = 0;
+    while let Some((plan, at)) = open.pop() {
+        deepest = deepest.max(at);
+        open.extend(plan.children().into_iter().map(|child| (Arc::clone(child), at + 1)));
+    }
+    deepest
 }
 
 /// The columns a schema shows as.

@@ -70,6 +70,13 @@ pub(crate) enum Statement {
     Session(SessionStatement),
 }
 
+impl Statement {
+    /// Whether it changes the catalog only, so that it can be decided on again from the start.
+    pub(crate) fn is_ddl(&self) -> bool {
+        !matches!(self, Self::Query(_) | Self::Insert(_) | Self::Copy(_) | Self::Truncate { .. })
+    }
+}
+
 /// What a statement is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {

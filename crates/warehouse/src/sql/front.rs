@@ -3,7 +3,7 @@
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::SnowflakeDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::{Token, Word};
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 
 use super::ast::{
     AlterPipe, Create, CreatePipe, CreateStage, Kind, Location, Name, SessionStatement, Show,
@@ -16,6 +16,11 @@ use crate::error::{SqlResult, invalid_value, syntax, unsupported};
 
 /// Deepest nesting of a statement.
 const DEPTH_MAX: usize = 48;
+/// Most brackets open at once, wherever they are: not every part of the parser counts its depth.
+const BRACKETS_MAX: usize = 64;
+/// Most operators of one expression. A chain such as `a OR b OR …` is a tree as deep as it is long,
+/// and the engine walks trees by recursion.
+const OPERATORS_MAX: usize = 500;
 const DIALECT: &SnowflakeDialect = &SnowflakeDialect {};
 
 /// A parsed statement, and the stages its tables named `@0`, `@1` … stand for.
@@ -28,6 +33,26 @@ pub(crate) struct Parsed {
 pub(crate) fn parse(sql: &str, parameters: &[Option<String>]) -> SqlResult<Parsed> {
     let prepared = Prepared::new(sql)?;
     let tokens = tokens(&prepared.text, parameters)?;
+    parse_tokens(prepared, tokens)
+}
+
+/// Parses a statement whose parameters are not known yet: they are NULL. In a statement that reads
+/// a stage `$1` is a column.
+pub(crate) fn parse_unbound(sql: &str) -> SqlResult<Parsed> {
+    let prepared = Prepared::new(sql)?;
+    let mut tokens = tokens(&prepared.text, &[])?;
+    if prepared.stages.is_empty() {
+        for token in &mut tokens {
+            if matches!(token.token, Token::Placeholder(_)) {
+                token.token = Token::make_keyword("NULL");
+            }
+        }
+    }
+    parse_tokens(prepared, tokens)
+}
+
+fn parse_tokens(prepared: Prepared, tokens: Vec<TokenWithSpan>) -> SqlResult<Parsed> {
+    check_operators(&tokens)?;
     let parser =
         Parser::new(DIALECT).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
     let mut front = Front { p: parser, prepared: &prepared };
@@ -37,6 +62,66 @@ pub(crate) fn parse(sql: &str, parameters: &[Option<String>]) -> SqlResult<Parse
         return Err(front.unexpected());
     }
     Ok(Parsed { statement, prepared })
+}
+
+fn check_operators(tokens: &[TokenWithSpan]) -> SqlResult<()> {
+    let operator = |t: &&TokenWithSpan| match &t.token {
+        Token::Word(word) => {
+            word.quote_style.is_none()
+                && matches!(
+                    word.value.as_str(),
+                    "AND"
+                        | "OR"
+                        | "NOT"
+                        | "UNION"
+                        | "INTERSECT"
+                        | "EXCEPT"
+                        | "MINUS"
+                        | "JOIN"
+                        | "IS"
+                        | "LIKE"
+                        | "ILIKE"
+                        | "BETWEEN"
+                        | "IN"
+                        | "WHEN"
+                        | "AT"
+                        | "COLLATE"
+                        | "FLATTEN"
+                )
+        }
+        Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::Mod | Token::StringConcat => {
+            true
+        }
+        Token::DoubleColon | Token::Colon | Token::LBracket => true,
+        Token::Eq | Token::Neq | Token::Lt | Token::Gt | Token::LtEq | Token::GtEq => true,
+        _ => false,
+    };
+    // Operators open at each level of brackets; what stands after a comma is another tree.
+    let (mut levels, mut open) = (vec![0_usize], 0_usize);
+    for token in tokens {
+        match &token.token {
+            Token::LParen | Token::LBrace => levels.push(0),
+            Token::RParen | Token::RBrace if levels.len() > 1 => {
+                open -= levels.pop().unwrap_or_default()
+            }
+            Token::Comma => open -= levels.last_mut().map_or(0, std::mem::take),
+            _ if operator(&token) => {
+                open += 1;
+                if let Some(level) = levels.last_mut() {
+                    *level += 1;
+                }
+            }
+            _ => {}
+        }
+        if levels.len() > BRACKETS_MAX {
+            return Err(syntax("the statement is nested too deeply"));
+        }
+        if open > OPERATORS_MAX {
+            let text = format!("more than {OPERATORS_MAX} operators in one expression");
+            return Err(syntax(format!("{text}; use IN lists, or several statements")));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn parser_error(e: ParserError) -> crate::session::SqlError {
@@ -325,7 +410,9 @@ impl Front<'_> {
 
     fn show(&mut self) -> SqlResult<Statement> {
         self.skip();
-        self.word("TERSE");
+        if self.word("TERSE") {
+            return Err(unsupported("SHOW TERSE"));
+        }
         let what = match self.next_word()?.as_str() {
             "DATABASES" => Kind::Database,
             "SCHEMAS" => Kind::Schema,
@@ -574,3 +661,6 @@ pub(crate) fn location(text: &str) -> SqlResult<Location> {
     let path = rest[end..].trim_start_matches('/').to_owned();
     Ok(Location::Stage { name: parts, path })
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ use super::functions::Context;
 use super::scan::Prepared;
 use super::types;
 use crate::error::{SqlResult, syntax, unsupported};
+use crate::query::deep;
 use crate::session::SqlError;
 
 /// Most values of an IN list whose comparison is written out.
@@ -56,12 +57,21 @@ pub(crate) struct Sources {
     pub(crate) one: bool,
 }
 
-/// Rewrites a query in place.
-pub(crate) fn rewrite(
-    query: &mut Query,
+/// Rewrites a query, on a stack that bears its depth.
+pub(crate) async fn rewrite_query(
+    mut query: Query,
     prepared: &Prepared,
     context: &Context,
-) -> SqlResult<Sources> {
+) -> SqlResult<(Query, Sources)> {
+    let (prepared, context) = (prepared.clone(), context.clone());
+    deep(async move {
+        let sources = rewrite(&mut query, &prepared, &context)?;
+        Ok((query, sources))
+    })
+    .await?
+}
+
+fn rewrite(query: &mut Query, prepared: &Prepared, context: &Context) -> SqlResult<Sources> {
     let mut rewriter =
         Rewriter { prepared, context, sources: Sources::default(), ctes: BTreeSet::new() };
     match query.visit(&mut rewriter) {
@@ -392,6 +402,13 @@ impl Rewriter<'_> {
                 }
                 BinaryOperator::StringConcat => {
                     for side in [left, right] {
+                        // What is joined already is a text; a chain stays flat.
+                        if matches!(
+                            side.as_ref(),
+                            Expr::BinaryOp { op: BinaryOperator::StringConcat, .. }
+                        ) {
+                            continue;
+                        }
                         let inner = std::mem::replace(side.as_mut(), int(0));
                         **side = cast_call(inner, "VARCHAR", false);
                     }

@@ -60,6 +60,7 @@ pub(crate) fn check_size(sql: &str) -> SqlResult<()> {
 }
 
 /// A statement with its stage names cut out.
+#[derive(Clone)]
 pub(crate) struct Prepared {
     /// The text, with `"@0"`, `"@1"` … for the stages.
     pub(crate) text: String,

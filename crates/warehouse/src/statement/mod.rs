@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use crate::answer;
 use crate::catalog::{Names, PUBLIC};
 use crate::engine::Engine;
-use crate::error::{SqlResult, error, no_such, unsupported};
+use crate::error::{CONFLICT, SqlResult, error, no_such, unsupported};
 use crate::session::{Answer, Column, Session, SqlError};
 use crate::show;
 use crate::sql::ast::{Kind, SessionStatement, Statement};
@@ -32,6 +32,9 @@ const HARMLESS_PARAMETERS: &[&str] = &[
     "PYTHON_CONNECTOR_QUERY_RESULT_FORMAT",
     "PYTHON_CONNECTOR_USE_NANOARROW",
 ];
+
+/// How often DDL that somebody else came before is tried again.
+const DDL_TRIES_MAX: usize = 20;
 
 /// A session.
 pub(crate) struct SqlSession {
@@ -164,13 +167,20 @@ impl Session for SqlSession {
         sql: &str,
         parameters: &[Option<String>],
     ) -> Result<Answer, SqlError> {
-        let parsed = front::parse(sql, parameters)?;
-        // The statements' futures are large; one place on the heap for all of them.
-        Box::pin(self.run(parsed)).await
+        let mut tries = 0;
+        loop {
+            let parsed = front::parse(sql, parameters)?;
+            let again = parsed.statement.is_ddl() && tries < DDL_TRIES_MAX;
+            // The statements' futures are large; one place on the heap for all of them.
+            match Box::pin(self.run(parsed)).await {
+                Err(e) if again && e.code == CONFLICT => tries += 1,
+                outcome => return outcome,
+            }
+        }
     }
 
     async fn describe(&mut self, sql: &str) -> Result<Option<Vec<Column>>, SqlError> {
-        let Parsed { statement, prepared } = front::parse(sql, &[])?;
+        let Parsed { statement, prepared } = front::parse_unbound(sql)?;
         let head = match statement {
             Statement::Query(query) => {
                 return Box::pin(self.describe_select(*query, &prepared)).await.map(Some);

@@ -9,7 +9,6 @@ use datafusion::sql::sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Query, Value, Visit, Visitor,
 };
 use hydrant_core::Timestamp;
-use hydrant_core::control::scan_all;
 
 use super::SqlSession;
 use crate::answer::{self, Cell, Head, INT, TEXT, TIME};
@@ -23,7 +22,7 @@ use crate::sql::ast::Kind;
 use crate::sql::front::{location, name_of};
 use crate::sql::functions::Context;
 use crate::sql::options::fold;
-use crate::sql::rewrite::{FunctionUse, StageUse, rewrite};
+use crate::sql::rewrite::{FunctionUse, StageUse, rewrite_query};
 use crate::sql::scan::Prepared;
 use crate::stage;
 
@@ -71,11 +70,11 @@ impl SqlSession {
     /// Plans a query over the tables it names, as they are now.
     pub(super) async fn plan(
         &self,
-        mut query: Query,
+        query: Query,
         prepared: &Prepared,
     ) -> SqlResult<(SessionState, LogicalPlan)> {
-        let context = self.context(&query).await?;
-        let sources = rewrite(&mut query, prepared, &context)?;
+        let context = self.context(&query, prepared).await?;
+        let (query, sources) = rewrite_query(query, prepared, &context).await?;
         let mut tables: Vec<Registered> = Vec::new();
         for name in &sources.tables {
             let written = name_of(name)?;
@@ -108,10 +107,12 @@ impl SqlSession {
     }
 
     /// The session's values, with the status of every pipe the query asks for.
-    pub(super) async fn context(&self, query: &Query) -> SqlResult<Context> {
+    async fn context(&self, query: &Query, prepared: &Prepared) -> SqlResult<Context> {
         let mut context = self.engine.context(&self.names, &self.user);
         let mut asked = PipeNames::default();
-        let _ = query.visit(&mut asked);
+        if prepared.text.to_uppercase().contains("SYSTEM$PIPE_STATUS") {
+            let _ = query.visit(&mut asked);
+        }
         for (key, text) in asked.0 {
             let parts: Vec<String> = split_name(&text);
             let name = self.engine.catalog.resolve(&parts, &self.names, "SELECT")?;
@@ -172,15 +173,22 @@ impl SqlSession {
         let (head, _) = self.engine.tables.head(&table.uid).await?;
         let prefix = load_prefix(&table.uid, head.epoch);
         let store = self.engine.catalog.control.as_ref();
-        let mut loads = Vec::new();
-        for (key, entry) in scan_all(store, &prefix).await.map_err(control)? {
-            let row: LoadRow = entry.json(&key).map_err(control)?;
-            if row.at >= start && row.at <= end {
-                loads.push(row);
+        let mut loads: Vec<LoadRow> = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = store.scan(&prefix, after.as_deref(), COPY_HISTORY_ROWS_MAX).await;
+            let page = page.map_err(control)?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            for (key, entry) in page {
+                let row: LoadRow = entry.json(&key).map_err(control)?;
+                if row.at >= start && row.at <= end {
+                    loads.push(row);
+                }
             }
+            loads.sort_by_key(|r| std::cmp::Reverse(r.at));
+            loads.truncate(COPY_HISTORY_ROWS_MAX);
         }
-        loads.sort_by_key(|r| std::cmp::Reverse(r.at));
-        loads.truncate(COPY_HISTORY_ROWS_MAX);
         Ok(loads.into_iter().map(|row| history_row(row, name)).collect())
     }
 

@@ -65,3 +65,32 @@ async fn check(world: &mut World, block: &str) -> Result<(), String> {
         (Ok(_), None) => Ok(()),
     }
 }
+
+/// A chain is a tree as deep as it is long. What the parser lets through has to be planned and run
+/// on a small stack.
+#[tokio::test]
+async fn the_longest_chains_run() {
+    let mut world = World::new().await;
+    world.run("create database d").await;
+    world.run("create table t (id int, v variant)").await;
+    for (base, part, count) in [
+        ("f.id", "+1", 490),
+        ("f.id", " + f.id", 490),
+        ("f.id = 1", " or 1 = f.id", 240),
+        ("f.id = 1", " and f.v:a = 1", 120),
+        ("f.id", "::int", 490),
+        ("f.id", "||'x'", 490),
+        ("1", " from t f union all select 1", 240),
+    ] {
+        let sql = format!("select {base}{} from t f", part.repeat(count));
+        if let Err(e) = world.try_run(&sql).await {
+            panic!("{part}: {e}");
+        }
+    }
+    let joins: String = (0..25).map(|n| format!(" join t t{n} on t{n}.id = f.id")).collect();
+    world.run(&format!("select count(*) from t f{joins}")).await;
+    let nested = format!("select {}1{} from t", "abs(".repeat(20), ")".repeat(20));
+    world.run(&nested).await;
+    let derived = format!("select * from {}t{}", "(select * from ".repeat(15), ")".repeat(15));
+    world.run(&derived).await;
+}
