@@ -1,3 +1,5 @@
+//! What the front parser takes, refuses and bounds.
+
 use proptest::prelude::*;
 
 use super::*;
