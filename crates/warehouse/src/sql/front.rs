@@ -12,7 +12,7 @@ use super::ast::{
 use super::options::{self, Options, Value};
 use super::scan::Prepared;
 use super::tokens::{bare, byte_of, tokens};
-use crate::error::{SqlResult, invalid_value, syntax, unsupported};
+use crate::error::{SqlResult, internal, invalid_value, syntax, unsupported};
 
 /// Deepest nesting of a statement.
 const DEPTH_MAX: usize = 48;
@@ -20,7 +20,13 @@ const DEPTH_MAX: usize = 48;
 const BRACKETS_MAX: usize = 64;
 /// Most operators of one expression. A chain such as `a OR b OR …` is a tree as deep as it is long,
 /// and the engine walks trees by recursion.
-const OPERATORS_MAX: usize = 500;
+const OPERATORS_MAX: usize = 250;
+/// Up to so many, a statement is parsed on the stack of whoever asks.
+const BRACKETS_SHALLOW: usize = 4;
+/// The same of operators.
+const OPERATORS_SHALLOW: usize = 24;
+/// Stack of the thread that parses the others. Only what is used of it is memory.
+const STACK_BYTES: usize = 64 << 20;
 const DIALECT: &SnowflakeDialect = &SnowflakeDialect {};
 
 /// A parsed statement, and the stages its tables named `@0`, `@1` … stand for.
@@ -52,7 +58,22 @@ pub(crate) fn parse_unbound(sql: &str) -> SqlResult<Parsed> {
 }
 
 fn parse_tokens(prepared: Prepared, tokens: Vec<TokenWithSpan>) -> SqlResult<Parsed> {
-    check_operators(&tokens)?;
+    if !check_depth(&tokens)? {
+        return parse_here(prepared, tokens);
+    }
+    let (done, parsed) = std::sync::mpsc::channel();
+    std::thread::Builder::new()
+        .name("parse".to_owned())
+        .stack_size(STACK_BYTES)
+        .spawn(move || {
+            // The receiver waits for this.
+            let _ = done.send(parse_here(prepared, tokens));
+        })
+        .map_err(internal)?;
+    parsed.recv().map_err(internal)?
+}
+
+fn parse_here(prepared: Prepared, tokens: Vec<TokenWithSpan>) -> SqlResult<Parsed> {
     let parser =
         Parser::new(DIALECT).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
     let mut front = Front { p: parser, prepared: &prepared };
@@ -64,55 +85,47 @@ fn parse_tokens(prepared: Prepared, tokens: Vec<TokenWithSpan>) -> SqlResult<Par
     Ok(Parsed { statement, prepared })
 }
 
-fn check_operators(tokens: &[TokenWithSpan]) -> SqlResult<()> {
-    let operator = |t: &&TokenWithSpan| match &t.token {
-        Token::Word(word) => {
-            word.quote_style.is_none()
-                && matches!(
-                    word.value.as_str(),
-                    "AND"
-                        | "OR"
-                        | "NOT"
-                        | "UNION"
-                        | "INTERSECT"
-                        | "EXCEPT"
-                        | "MINUS"
-                        | "JOIN"
-                        | "IS"
-                        | "LIKE"
-                        | "ILIKE"
-                        | "BETWEEN"
-                        | "IN"
-                        | "WHEN"
-                        | "AT"
-                        | "COLLATE"
-                        | "FLATTEN"
-                )
-        }
+/// How much deeper a token may make a tree.
+fn depth_of(token: &Token) -> usize {
+    match token {
+        Token::Word(word) if word.quote_style.is_none() => match word.value.as_str() {
+            "AND" | "OR" | "NOT" | "IS" | "LIKE" | "ILIKE" | "BETWEEN" | "IN" | "AT" => 1,
+            // Each is a step of the plan, which takes more of the stack than one of an expression.
+            "JOIN" | "FLATTEN" | "UNION" | "INTERSECT" | "EXCEPT" | "MINUS" => 5,
+            _ => 0,
+        },
         Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::Mod | Token::StringConcat => {
-            true
+            1
         }
-        Token::DoubleColon | Token::Colon | Token::LBracket => true,
-        Token::Eq | Token::Neq | Token::Lt | Token::Gt | Token::LtEq | Token::GtEq => true,
-        _ => false,
-    };
-    // Operators open at each level of brackets; what stands after a comma is another tree.
-    let (mut levels, mut open) = (vec![0_usize], 0_usize);
-    for token in tokens {
-        match &token.token {
-            Token::LParen | Token::LBrace => levels.push(0),
-            Token::RParen | Token::RBrace if levels.len() > 1 => {
-                open -= levels.pop().unwrap_or_default()
+        Token::DoubleColon | Token::Colon | Token::LBracket => 1,
+        Token::Eq | Token::Neq | Token::Lt | Token::Gt | Token::LtEq | Token::GtEq => 1,
+        _ => 0,
+    }
+}
+
+/// Refuses what is too deep; says whether the rest may be too deep for an ordinary stack.
+fn check_depth(tokens: &[TokenWithSpan]) -> SqlResult<bool> {
+    // Operators open at each level of brackets and CASEs; what stands after a comma, a WHEN, a THEN
+    // or an ELSE is another tree.
+    let (mut levels, mut open, mut is_deep) = (vec![0_usize], 0_usize, false);
+    for TokenWithSpan { token, .. } in tokens {
+        match (token, bare(token)) {
+            (Token::LParen | Token::LBrace, _) | (_, Some("CASE")) => levels.push(0),
+            (Token::RParen | Token::RBrace, _) | (_, Some("END")) if levels.len() > 1 => {
+                open -= levels.pop().unwrap_or_default();
             }
-            Token::Comma => open -= levels.last_mut().map_or(0, std::mem::take),
-            _ if operator(&token) => {
-                open += 1;
+            (Token::Comma, _) | (_, Some("WHEN" | "THEN" | "ELSE")) => {
+                open -= levels.last_mut().map_or(0, std::mem::take);
+            }
+            _ => {
+                let depth = depth_of(token);
+                open += depth;
                 if let Some(level) = levels.last_mut() {
-                    *level += 1;
+                    *level += depth;
                 }
             }
-            _ => {}
         }
+        is_deep |= levels.len() > BRACKETS_SHALLOW || open > OPERATORS_SHALLOW;
         if levels.len() > BRACKETS_MAX {
             return Err(syntax("the statement is nested too deeply"));
         }
@@ -121,7 +134,7 @@ fn check_operators(tokens: &[TokenWithSpan]) -> SqlResult<()> {
             return Err(syntax(format!("{text}; use IN lists, or several statements")));
         }
     }
-    Ok(())
+    Ok(is_deep)
 }
 
 pub(super) fn parser_error(e: ParserError) -> crate::session::SqlError {

@@ -74,13 +74,13 @@ async fn the_longest_chains_run() {
     world.run("create database d").await;
     world.run("create table t (id int, v variant)").await;
     for (base, part, count) in [
-        ("f.id", "+1", 490),
-        ("f.id", " + f.id", 490),
-        ("f.id = 1", " or 1 = f.id", 240),
-        ("f.id = 1", " and f.v:a = 1", 120),
-        ("f.id", "::int", 490),
-        ("f.id", "||'x'", 490),
-        ("1", " from t f union all select 1", 240),
+        ("f.id", "+1", 240),
+        ("f.id", " + f.id", 240),
+        ("f.id = 1", " or 1 = f.id", 120),
+        ("f.id = 1", " and f.v:a = 1", 80),
+        ("f.id", "::int", 240),
+        ("f.id", "||'x'", 240),
+        ("1", " from t f union all select 1", 48),
     ] {
         let sql = format!("select {base}{} from t f", part.repeat(count));
         if let Err(e) = world.try_run(&sql).await {
