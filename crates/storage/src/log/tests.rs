@@ -61,7 +61,16 @@ impl Bench {
         options: LogOptions,
         fatal: Fatal,
     ) -> Result<Arc<Log>, OpenError> {
-        let dir = DataDir::open(self.temp.path())?;
+        let mut tries = 0;
+        let dir = loop {
+            match DataDir::open(self.temp.path()) {
+                // A test beside this one may be starting a process, which has our lock until it
+                // becomes another program.
+                Err(OpenError::Locked(_)) if tries < 200_000 => tries += 1,
+                opened => break opened?,
+            }
+            std::thread::yield_now();
+        };
         make_dir(&self.log_dir())?;
         let (control, clock) = (self.control.clone(), self.clock.clone());
         Log::open_on(disk, &dir, options, control, clock, &self.random, fatal)
