@@ -66,9 +66,9 @@ impl SqlSession {
     async fn run(&mut self, parsed: Parsed) -> SqlResult<Answer> {
         let Parsed { statement, prepared } = parsed;
         match statement {
-            Statement::Query(query) => self.select(*query, &prepared).await,
-            Statement::Insert(insert) => self.insert(*insert, &prepared).await,
-            Statement::Copy(copy) => self.copy(*copy, &prepared).await,
+            Statement::Query(query) => Box::pin(self.select(*query, &prepared)).await,
+            Statement::Insert(insert) => Box::pin(self.insert(*insert, &prepared)).await,
+            Statement::Copy(copy) => Box::pin(self.copy(*copy, &prepared)).await,
             Statement::List { location, pattern } => {
                 self.engine.list(&location, pattern.as_deref(), &self.names).await
             }
@@ -82,7 +82,7 @@ impl SqlSession {
             Statement::CreateSchema { name, create, comment } => {
                 self.create_schema(&name, create, comment).await
             }
-            Statement::CreateTable(table) => self.create_table(*table, &prepared).await,
+            Statement::CreateTable(table) => Box::pin(self.create_table(*table, &prepared)).await,
             Statement::CreateStage(stage) => self.create_stage(*stage).await,
             Statement::CreateFormat { name, create, format, comment } => {
                 self.create_format(&name, create, format, comment).await
