@@ -4,7 +4,7 @@
 //! truth, one a stream; this process's copy of them is what the hot path reads, without a lock held
 //! across an await.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::{Bound, Range};
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use crate::arn::Arn;
 use crate::clock::Timestamp;
 use crate::control::{ControlError, ControlStore, Write, scan_all};
 use crate::hash::{HashKey, HashRange};
+use crate::limits::RECORD_BYTES_MAX;
 use crate::log::ShardUid;
 use crate::names::{Scope, StreamName};
 use crate::sequence::{RecordIndex, SequenceNumber};
@@ -165,6 +166,25 @@ pub struct Stream {
     /// Tags.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
+    /// `StreamId`: drawn when the stream is made, unlike that of every other one.
+    pub id: String,
+    /// What can be set of it beyond that.
+    #[serde(default)]
+    pub settings: StreamSettings,
+}
+
+/// What can be set of a stream; the default is that of a new one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StreamSettings {
+    /// `MaxRecordSizeInKiB`.
+    pub max_record_kib: u32,
+}
+
+impl Default for StreamSettings {
+    fn default() -> Self {
+        Self { max_record_kib: (RECORD_BYTES_MAX >> 10) as u32 }
+    }
 }
 
 impl Stream {
@@ -248,6 +268,8 @@ pub struct StreamCatalog {
 struct Inner {
     store: Arc<dyn ControlStore>,
     held: RwLock<BTreeMap<Key, Held>>,
+    /// Which stream has an id.
+    ids: RwLock<HashMap<String, Key>>,
     changes: watch::Sender<u64>,
     /// Orders the writes of one stream; a stream's name says which lock is its.
     writing: [Mutex<()>; WRITE_LOCKS],
@@ -258,15 +280,17 @@ struct Inner {
 impl StreamCatalog {
     /// Reads every row. Fails if the store does, or if a row is damaged.
     pub async fn open(store: Arc<dyn ControlStore>) -> Result<Self, ControlError> {
-        let mut held = BTreeMap::new();
+        let (mut held, mut ids) = (BTreeMap::new(), HashMap::new());
         for (key, entry) in scan_all(store.as_ref(), PREFIX).await? {
             let stream: Stream = entry.json(&key)?;
             let id = (stream.scope.clone(), stream.name.clone());
+            ids.insert(stream.id.clone(), id.clone());
             held.insert(id, Held::new(Arc::new(stream), entry.version));
         }
         let inner = Inner {
             store,
             held: RwLock::new(held),
+            ids: RwLock::new(ids),
             changes: watch::Sender::new(0),
             writing: std::array::from_fn(|_| Mutex::default()),
             claimed: Mutex::default(),
@@ -277,6 +301,12 @@ impl StreamCatalog {
     /// The stream, whatever its status.
     pub fn get(&self, scope: &Scope, name: &StreamName) -> Option<Held> {
         self.inner.held.read().get(&(scope.clone(), name.clone())).cloned()
+    }
+
+    /// The name of the stream with this id, in the time of one look-up.
+    pub fn name_of(&self, scope: &Scope, id: &str) -> Option<StreamName> {
+        let (of, name) = self.inner.ids.read().get(id)?.clone();
+        (of == *scope).then_some(name)
     }
 
     /// Streams of one account and region by name, those after `after`, at most `limit`.
@@ -418,11 +448,18 @@ impl Inner {
 
     fn publish(&self, id: Key, new: Option<Held>) {
         {
-            let mut held = self.held.write();
-            match new {
-                Some(new) => held.insert(id, new),
+            let (mut held, mut ids) = (self.held.write(), self.ids.write());
+            let added = new.as_ref().map(|new| new.stream.id.clone());
+            let gone = match new {
+                Some(new) => held.insert(id.clone(), new),
                 None => held.remove(&id),
             };
+            if let Some(gone) = gone {
+                ids.remove(&gone.stream.id);
+            }
+            if let Some(added) = added {
+                ids.insert(added, id);
+            }
         }
         self.changes.send_modify(|n| *n += 1);
     }

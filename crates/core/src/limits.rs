@@ -27,6 +27,8 @@ pub const RETENTION_HOURS_MIN: u32 = 24;
 pub const RETENTION_HOURS_MAX: u32 = 8_760;
 /// Longest name of a stream (AWS).
 pub const STREAM_NAME_BYTES_MAX: usize = 128;
+/// Length of a stream's id (the model's pattern).
+pub const STREAM_ID_BYTES: usize = 24;
 /// Most tags on one resource (AWS).
 pub const TAGS_MAX: usize = 50;
 

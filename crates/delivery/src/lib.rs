@@ -20,14 +20,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use hydrant_core::catalog::StreamCatalog;
 use hydrant_core::clock::Clock;
 use hydrant_core::control::{ControlError, ControlStore};
 use hydrant_core::destination::MakeDestination;
 use hydrant_core::log::LogEngine;
 use hydrant_core::random::Random;
-use hydrant_wire::{ApiError, JsonService, Principal};
+use hydrant_wire::{ApiError, Call, JsonService, Reply};
 use parking_lot::Mutex;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -158,13 +157,9 @@ impl JsonService for Delivery {
         "Firehose_20150804"
     }
 
-    async fn call(
-        &self,
-        principal: &Principal,
-        operation: &str,
-        body: Bytes,
-    ) -> Result<Bytes, ApiError> {
-        ops::call(self, principal.scope(), operation, &body).await.map_err(ApiError::from)
+    async fn call(&self, call: Call) -> Result<Reply, ApiError> {
+        let reply = ops::call(self, call.scope(), &call.operation, &call.body).await;
+        reply.map(Reply::from).map_err(ApiError::from)
     }
 }
 

@@ -4,17 +4,18 @@ use hydrant_core::Timestamp;
 use hydrant_core::catalog::ShardId;
 use hydrant_core::limits::ITERATOR_LIFE;
 use hydrant_core::log::ShardUid;
-use hydrant_core::names::{Scope, StreamName};
+use hydrant_core::names::Scope;
 use hydrant_core::sequence::RecordIndex;
 
 use crate::error::Error;
 use crate::seal::{Fields, Kind, Sealer, put_text};
+use crate::streams::StreamKey;
 
 /// What an iterator says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ShardIterator {
     /// The stream.
-    pub(crate) stream: StreamName,
+    pub(crate) stream: StreamKey,
     /// The shard, by its number.
     pub(crate) shard: ShardId,
     /// The shard, by the name that no later shard of a stream of the same name has.
@@ -29,12 +30,15 @@ impl ShardIterator {
     /// The text of it. As long as AWS's for a stream of this name: 152 bytes and 16 more for every
     /// 16 characters of the name, in base64.
     pub(crate) fn seal(&self, sealer: &Sealer, scope: &Scope) -> String {
-        let name = self.stream.as_str();
+        let StreamKey { scope: of, name } = &self.stream;
+        let name = name.as_str();
         let mut payload = Vec::with_capacity(192);
         payload.extend(self.issued.as_millis().to_be_bytes());
         payload.extend(self.from.0.to_be_bytes());
         payload.extend(self.uid.0.to_be_bytes());
         payload.extend(self.shard.0.to_be_bytes());
+        put_text(&mut payload, of.account.as_str());
+        put_text(&mut payload, of.region.as_str());
         put_text(&mut payload, name);
         sealer.seal(Kind::Iterator, scope, &payload, 128 + (name.len() + 2) / 16 * 16)
     }
@@ -59,13 +63,13 @@ impl ShardIterator {
 
     fn read(payload: &[u8]) -> Option<Self> {
         let mut fields = Fields(payload);
-        Some(Self {
-            issued: Timestamp::from_millis(fields.u64()?),
-            from: RecordIndex(fields.u64()?),
-            uid: ShardUid(fields.u64()?),
-            shard: ShardId(fields.u32()?),
-            stream: fields.text()?.parse().ok()?,
-        })
+        let issued = Timestamp::from_millis(fields.u64()?);
+        let from = RecordIndex(fields.u64()?);
+        let (uid, shard) = (ShardUid(fields.u64()?), ShardId(fields.u32()?));
+        let account = fields.text()?.parse().ok()?;
+        let scope = Scope { account, region: fields.text()?.parse().ok()? };
+        let stream = StreamKey { scope, name: fields.text()?.parse().ok()? };
+        Some(Self { stream, shard, uid, from, issued })
     }
 }
 

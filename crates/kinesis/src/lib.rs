@@ -25,13 +25,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use hydrant_core::catalog::StreamCatalog;
 use hydrant_core::control::{ControlError, ControlStore};
 use hydrant_core::log::LogEngine;
 use hydrant_core::names::{Scope, StreamName};
 use hydrant_core::{Clock, Random};
-use hydrant_wire::{ApiError, JsonService, Principal};
+use hydrant_wire::{ApiError, Call, JsonService, Reply};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -68,6 +67,7 @@ pub struct Kinesis {
     log: Arc<dyn LogEngine>,
     catalog: Arc<StreamCatalog>,
     clock: Arc<dyn Clock>,
+    random: Arc<Random>,
     sealer: Sealer,
     options: Options,
     attention: Arc<Attention>,
@@ -98,14 +98,14 @@ impl Kinesis {
         control: &dyn ControlStore,
         catalog: Arc<StreamCatalog>,
         clock: Arc<dyn Clock>,
-        random: &Random,
+        random: Arc<Random>,
         options: Options,
     ) -> Result<Self, ControlError> {
-        let sealer = Sealer::open(control, random).await?;
+        let sealer = Sealer::open(control, &random).await?;
         let pending = Mutex::new(lifecycle::unfinished(&catalog));
         let attention = Arc::new(Attention { pending, wake: Notify::new() });
         let (creating, retaining) = Default::default();
-        Ok(Self { log, catalog, clock, sealer, options, attention, creating, retaining })
+        Ok(Self { log, catalog, clock, random, sealer, options, attention, creating, retaining })
     }
 }
 
@@ -115,12 +115,7 @@ impl JsonService for Kinesis {
         "Kinesis_20131202"
     }
 
-    async fn call(
-        &self,
-        principal: &Principal,
-        operation: &str,
-        body: Bytes,
-    ) -> Result<Bytes, ApiError> {
-        Ok(ops::run(self, principal, operation, &body).await?)
+    async fn call(&self, call: Call) -> Result<Reply, ApiError> {
+        Ok(ops::run(self, &call).await?)
     }
 }

@@ -20,8 +20,7 @@ mod remove_tags_from_stream;
 mod tag_resource;
 mod untag_resource;
 
-use bytes::Bytes;
-use hydrant_wire::Principal;
+use hydrant_wire::{Call, Reply};
 use serde::Serialize;
 
 use crate::Kinesis;
@@ -70,47 +69,37 @@ const UNSUPPORTED: [&str; 38] = [
 ];
 
 /// Runs the operation of that name.
-pub(crate) async fn run(
-    kinesis: &Kinesis,
-    who: &Principal,
-    operation: &str,
-    body: &[u8],
-) -> Result<Bytes, Error> {
-    match operation {
-        "PutRecords" => put_records::run(kinesis, who, body).await,
-        "PutRecord" => put_record::run(kinesis, who, body).await,
-        "GetRecords" => get_records::run(kinesis, who, body).await,
-        "GetShardIterator" => get_shard_iterator::run(kinesis, who, body).await,
-        "AddTagsToStream" => add_tags_to_stream::run(kinesis, who, body).await,
-        "CreateStream" => create_stream::run(kinesis, who, body).await,
+pub(crate) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Reply, Error> {
+    let whole = match call.operation.as_str() {
+        "PutRecords" => put_records::run(kinesis, call).await,
+        "PutRecord" => put_record::run(kinesis, call).await,
+        "GetRecords" => get_records::run(kinesis, call).await,
+        "GetShardIterator" => get_shard_iterator::run(kinesis, call).await,
+        "AddTagsToStream" => add_tags_to_stream::run(kinesis, call).await,
+        "CreateStream" => create_stream::run(kinesis, call).await,
         "DecreaseStreamRetentionPeriod" => {
-            decrease_stream_retention_period::run(kinesis, who, body).await
+            decrease_stream_retention_period::run(kinesis, call).await
         }
-        "DeleteStream" => delete_stream::run(kinesis, who, body).await,
-        "DescribeLimits" => describe_limits::run(kinesis, who, body),
-        "DescribeStream" => describe_stream::run(kinesis, who, body),
-        "DescribeStreamSummary" => describe_stream_summary::run(kinesis, who, body),
+        "DeleteStream" => delete_stream::run(kinesis, call).await,
+        "DescribeLimits" => describe_limits::run(kinesis, call),
+        "DescribeStream" => describe_stream::run(kinesis, call),
+        "DescribeStreamSummary" => describe_stream_summary::run(kinesis, call),
         "IncreaseStreamRetentionPeriod" => {
-            increase_stream_retention_period::run(kinesis, who, body).await
+            increase_stream_retention_period::run(kinesis, call).await
         }
-        "ListShards" => list_shards::run(kinesis, who, body),
-        "ListStreams" => list_streams::run(kinesis, who, body),
-        "ListTagsForResource" => list_tags_for_resource::run(kinesis, who, body),
-        "ListTagsForStream" => list_tags_for_stream::run(kinesis, who, body),
-        "RemoveTagsFromStream" => remove_tags_from_stream::run(kinesis, who, body).await,
-        "TagResource" => tag_resource::run(kinesis, who, body).await,
-        "UntagResource" => untag_resource::run(kinesis, who, body).await,
+        "ListShards" => list_shards::run(kinesis, call),
+        "ListStreams" => list_streams::run(kinesis, call),
+        "ListTagsForResource" => list_tags_for_resource::run(kinesis, call),
+        "ListTagsForStream" => list_tags_for_stream::run(kinesis, call),
+        "RemoveTagsFromStream" => remove_tags_from_stream::run(kinesis, call).await,
+        "TagResource" => tag_resource::run(kinesis, call).await,
+        "UntagResource" => untag_resource::run(kinesis, call).await,
         other if UNSUPPORTED.contains(&other) => {
             Err(Error::UnsupportedOperation(format!("hydrant does not support {other}.")))
         }
         _ => Err(Error::UnknownOperation),
-    }
-}
-
-/// A reply of an operation that is not called often.
-fn json<T: Serialize>(reply: &T) -> Result<Bytes, Error> {
-    let bytes = serde_json::to_vec(reply).map_err(|e| Error::Internal(e.to_string()))?;
-    Ok(bytes.into())
+    };
+    whole.map(Reply::from)
 }
 
 /// Shown wherever a stream's metrics by shard are asked for: there are none.

@@ -6,15 +6,15 @@ use hydrant_core::catalog::{Held, Stream, StreamState};
 use hydrant_core::control::ControlError;
 use hydrant_core::limits::{RETENTION_HOURS_MAX, RETENTION_HOURS_MIN};
 use hydrant_core::names::StreamName;
-use hydrant_wire::Principal;
-use hydrant_wire::shape::{Integer, Text, parse};
+use hydrant_wire::Call;
+use hydrant_wire::shape::{Integer, Text};
 use serde::Deserialize;
 
 use crate::Kinesis;
 use crate::change::{ATTEMPTS_MAX, crowded_out};
 use crate::error::Error;
 use crate::lifecycle::all;
-use crate::streams::{from_log, name_of, refuse};
+use crate::streams::{Named, from_log};
 use crate::validate::Checks;
 
 /// Which way an operation may change it.
@@ -41,28 +41,19 @@ struct Request<'a> {
 /// Runs either operation. The log is told of a longer period before the row says it, and of a shorter
 /// one after: whatever stops it in between, no record goes that the row says is kept. The caller, who
 /// had no reply, asks again, and then the log is told again.
-pub(crate) async fn change(
-    kinesis: &Kinesis,
-    who: &Principal,
-    way: Way,
-    body: &[u8],
-) -> Result<(), Error> {
-    let request: Request<'_> = parse(body)?;
+pub(crate) async fn change(kinesis: &Kinesis, call: &Call, way: Way) -> Result<(), Error> {
+    let request: Request<'_> = call.read()?;
+    let named = Named::by(&request.stream_name, &request.stream_arn, &request.stream_id);
     let mut checks = Checks::new();
     checks.required("retentionPeriodHours", request.retention_period_hours.as_ref());
-    checks.stream(request.stream_name.as_ref(), request.stream_arn.as_ref());
+    checks.stream(&named);
     checks.finish()?;
-    refuse(&[("StreamId", request.stream_id.is_some())])?;
-    let operation = match way {
-        Way::Up => "IncreaseStreamRetentionPeriod",
-        Way::Down => "DecreaseStreamRetentionPeriod",
-    };
-    let name = name_of(who, operation, request.stream_name.as_ref(), request.stream_arn.as_ref())?;
+    let id = kinesis.named(call, &named)?;
     let hours = request.retention_period_hours.map_or(0, |n| n.0);
     let _alone = kinesis.retaining.lock().await;
     for _ in 0..ATTEMPTS_MAX {
-        let held = kinesis.active(who, &name)?;
-        let next = changed(kinesis, &held, way, hours, &name)?;
+        let held = kinesis.active(&id)?;
+        let next = changed(kinesis, &held, way, hours, &id.name)?;
         let (same, keep) = (next.retention_hours == held.stream.retention_hours, next.retention());
         if same || way == Way::Up {
             tell_log(kinesis, &held.stream, keep).await?;
@@ -77,7 +68,7 @@ pub(crate) async fn change(
             Err(e) => return Err(e.into()),
         }
     }
-    Err(crowded_out(&name))
+    Err(crowded_out(&id.name))
 }
 
 async fn tell_log(kinesis: &Kinesis, stream: &Stream, keep: Duration) -> Result<(), Error> {

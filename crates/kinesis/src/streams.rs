@@ -6,7 +6,7 @@ use hydrant_core::arn::Arn;
 use hydrant_core::catalog::{Held, Stream, StreamStatus};
 use hydrant_core::log::LogError;
 use hydrant_core::names::{Scope, StreamName};
-use hydrant_wire::Principal;
+use hydrant_wire::Call;
 use hydrant_wire::shape::Text;
 
 use crate::Kinesis;
@@ -18,23 +18,41 @@ pub(crate) struct Found {
     pub(crate) status: StreamStatus,
 }
 
-/// The name of the stream that a request gives by name, by ARN or by both. The caller's duty: both
-/// have passed the model's constraints.
-pub(crate) fn name_of(
-    who: &Principal,
-    operation: &str,
-    name: Option<&Text<'_>>,
-    arn: Option<&Text<'_>>,
-) -> Result<StreamName, Error> {
-    let of_arn = arn.map(|text| in_scope(who, operation, text)).transpose()?;
-    let given = name.map(|text| parse(text)).transpose()?;
-    match (given, of_arn) {
-        (Some(given), Some(named)) if given != named => Err(Error::InvalidArgument(format!(
-            "StreamName {given} and StreamARN {} do not name the same stream.",
-            arn.map_or("", |text| text)
-        ))),
-        (Some(name), _) | (None, Some(name)) => Ok(name),
-        (None, None) => Err(Error::InvalidArgument("No stream is named.".to_owned())),
+/// Which stream a request means: by name, by ARN, by id, or by several of them that agree.
+#[derive(Clone, Copy)]
+pub(crate) struct Named<'r, 'a> {
+    pub(crate) name: Option<&'r Text<'a>>,
+    pub(crate) arn: Option<&'r Text<'a>>,
+    pub(crate) id: Option<&'r Text<'a>>,
+}
+
+impl<'r, 'a> Named<'r, 'a> {
+    /// Whether any of them is there.
+    pub(crate) fn is_given(&self) -> bool {
+        self.name.is_some() || self.arn.is_some() || self.id.is_some()
+    }
+
+    /// Of the three members that most operations have.
+    pub(crate) fn by(
+        name: &'r Option<Text<'a>>,
+        arn: &'r Option<Text<'a>>,
+        id: &'r Option<Text<'a>>,
+    ) -> Self {
+        Self { name: name.as_ref(), arn: arn.as_ref(), id: id.as_ref() }
+    }
+}
+
+/// A stream's account, region and name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StreamKey {
+    pub(crate) scope: Scope,
+    pub(crate) name: StreamName,
+}
+
+impl StreamKey {
+    /// AWS's text for a stream that is not there.
+    pub(crate) fn not_found(&self) -> Error {
+        not_found(self.name.as_str(), &self.scope)
     }
 }
 
@@ -43,14 +61,14 @@ fn parse(text: &str) -> Result<StreamName, Error> {
 }
 
 /// The stream of an ARN, if it lies in the caller's account and region.
-fn in_scope(who: &Principal, operation: &str, text: &str) -> Result<StreamName, Error> {
+fn in_scope(call: &Call, text: &str) -> Result<StreamName, Error> {
     let invalid = || Error::InvalidArgument(format!("{text} is not the ARN of a stream."));
     let arn: Arn = text.parse().map_err(|_| invalid())?;
     let name = arn.name_of("stream").ok_or_else(invalid)?;
     if arn.service != "kinesis" {
         return Err(invalid());
     }
-    let Scope { account, region } = who.scope();
+    let (Scope { account, region }, operation) = (call.scope(), &call.operation);
     if arn.scope.account != *account {
         return Err(Error::AccessDenied(format!(
             "User: arn:aws:iam::{account}:root is not authorized to perform: kinesis:{operation} on \
@@ -78,28 +96,63 @@ pub(crate) fn not_found(name: &str, scope: &Scope) -> Error {
 }
 
 impl Kinesis {
+    /// The stream that a request means. The caller's duty: what names it has passed the model's
+    /// constraints. Whether there is such a stream is only known for one that is named by id.
+    pub(crate) fn named(&self, call: &Call, by: &Named<'_, '_>) -> Result<StreamKey, Error> {
+        let differ = |a: &str, b: &str| {
+            Error::InvalidArgument(format!("{a} and {b} do not name the same stream."))
+        };
+        let mut found: Option<(StreamName, &str)> = None;
+        let mut agree = |name: StreamName, text| match &found {
+            Some((other, shown)) if *other != name => Err(differ(shown, text)),
+            Some(_) => Ok(()),
+            None => {
+                found = Some((name, text));
+                Ok(())
+            }
+        };
+        if let Some(text) = by.name {
+            agree(parse(text)?, text)?;
+        }
+        if let Some(text) = by.arn {
+            agree(in_scope(call, text)?, text)?;
+        }
+        if let Some(text) = by.id {
+            agree(self.of_id(call.scope(), text)?, text)?;
+        }
+        let missing = || Error::InvalidArgument("No stream is named.".to_owned());
+        let (name, _) = found.ok_or_else(missing)?;
+        Ok(StreamKey { scope: call.scope().clone(), name })
+    }
+
+    /// The name of the stream with this id.
+    fn of_id(&self, scope: &Scope, id: &str) -> Result<StreamName, Error> {
+        let name = self.catalog.name_of(scope, id);
+        name.ok_or_else(|| not_found(id, scope))
+    }
+
     /// The stream, whatever it is doing.
-    pub(crate) fn find(&self, who: &Principal, name: &StreamName) -> Result<Found, Error> {
-        let held = self.catalog.get(who.scope(), name);
+    pub(crate) fn find(&self, id: &StreamKey) -> Result<Found, Error> {
+        let held = self.catalog.get(&id.scope, &id.name);
         let found = held.and_then(|held| {
             let status = held.stream.status(self.clock.now())?;
             Some(Found { held, status })
         });
-        found.ok_or_else(|| not_found(name.as_str(), who.scope()))
+        found.ok_or_else(|| id.not_found())
     }
 
     /// The stream, if records may be put into it and read from it. One that is being made is not
     /// found yet, one that is being deleted is not found any more.
-    pub(crate) fn usable(&self, who: &Principal, name: &StreamName) -> Result<Held, Error> {
-        match self.find(who, name)? {
+    pub(crate) fn usable(&self, id: &StreamKey) -> Result<Held, Error> {
+        match self.find(id)? {
             Found { held, status: StreamStatus::Active | StreamStatus::Updating } => Ok(held),
-            _ => Err(not_found(name.as_str(), who.scope())),
+            _ => Err(id.not_found()),
         }
     }
 
     /// The stream, if it can be changed now.
-    pub(crate) fn active(&self, who: &Principal, name: &StreamName) -> Result<Held, Error> {
-        let Found { held, status } = self.find(who, name)?;
+    pub(crate) fn active(&self, id: &StreamKey) -> Result<Held, Error> {
+        let Found { held, status } = self.find(id)?;
         if status == StreamStatus::Active {
             return Ok(held);
         }

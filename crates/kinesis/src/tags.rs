@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use hydrant_core::catalog::Stream;
 use hydrant_core::limits::TAGS_MAX;
-use hydrant_core::names::StreamName;
-use hydrant_wire::Principal;
+use hydrant_core::names::Scope;
 use hydrant_wire::shape::{List, Map, Text};
 use serde::Serialize;
 
 use crate::Kinesis;
 use crate::error::Error;
+use crate::streams::StreamKey;
 use crate::validate::{Checks, TAG_KEY, TAG_VALUE};
 
 /// Most tags one call may carry (the model's `TagMap`).
@@ -88,15 +88,11 @@ pub(crate) fn kept(tags: Option<TagMap<'_>>) -> Result<BTreeMap<String, String>,
 }
 
 /// Refuses more tags than a stream may have.
-pub(crate) fn check_count(
-    tags: &BTreeMap<String, String>,
-    name: &StreamName,
-    who: &Principal,
-) -> Result<(), Error> {
+pub(crate) fn check_count(tags: &BTreeMap<String, String>, id: &StreamKey) -> Result<(), Error> {
     if tags.len() <= TAGS_MAX {
         return Ok(());
     }
-    let account = &who.scope().account;
+    let StreamKey { scope: Scope { account, .. }, name } = id;
     Err(Error::InvalidArgument(format!(
         "Failed to add tags to stream {name} under account {account} because a given stream cannot \
          have more than {TAGS_MAX} tags associated with it."
@@ -107,15 +103,14 @@ impl Kinesis {
     /// Changes a stream's tags, whatever else changes it meanwhile.
     pub(crate) async fn retag(
         &self,
-        who: &Principal,
-        name: &StreamName,
+        id: &StreamKey,
         change: impl Fn(&mut BTreeMap<String, String>) + Send + Sync,
     ) -> Result<(), Error> {
         let decide = || {
-            let held = self.find(who, name)?.held;
+            let held = self.find(id)?.held;
             let mut next = Stream::clone(&held.stream);
             change(&mut next.tags);
-            check_count(&next.tags, name, who)?;
+            check_count(&next.tags, id)?;
             Ok((next.tags != held.stream.tags).then_some((next, held.version)))
         };
         self.change(decide).await

@@ -15,7 +15,7 @@ use hydrant_core::log::LogEngine;
 use hydrant_core::names::Scope;
 use hydrant_core::{Clock, Random};
 use hydrant_testkit::{ManualClock, MemoryControl, MemoryLog};
-use hydrant_wire::{JsonService, Principal};
+use hydrant_wire::{Call, JsonService};
 use serde_json::{Value, json};
 
 use crate::{Kinesis, Options};
@@ -25,12 +25,12 @@ pub(crate) struct World {
     pub(crate) log: Arc<dyn LogEngine>,
     pub(crate) control: Arc<dyn ControlStore>,
     pub(crate) kinesis: Arc<Kinesis>,
-    pub(crate) who: Principal,
+    pub(crate) scope: Scope,
 }
 
-pub(crate) fn principal(region: &str) -> Principal {
+pub(crate) fn scope(region: &str) -> Scope {
     let account = "000000000000".parse().unwrap();
-    Principal::for_tests(Scope { account, region: region.parse().unwrap() })
+    Scope { account, region: region.parse().unwrap() }
 }
 
 impl World {
@@ -47,17 +47,17 @@ impl World {
         control: Arc<dyn ControlStore>,
     ) -> Self {
         let catalog = Arc::new(StreamCatalog::open(control.clone()).await.unwrap());
-        let random = Random::from_seed(1);
+        let random = Arc::new(Random::from_seed(1));
         let opened = Kinesis::open(
             log.clone(),
             control.as_ref(),
             catalog,
             clock.clone(),
-            &random,
+            random,
             Options { shards_max: 50, ..Options::default() },
         );
         let kinesis = Arc::new(opened.await.unwrap());
-        Self { clock, log, control, kinesis, who: principal("us-east-1") }
+        Self { clock, log, control, kinesis, scope: scope("us-east-1") }
     }
 
     pub(crate) async fn restart(&self) -> Self {
@@ -67,7 +67,8 @@ impl World {
     /// The reply as text, or code and text of the error.
     pub(crate) async fn raw(&self, operation: &str, body: &str) -> Result<Bytes, (String, String)> {
         let body = Bytes::from(body.to_owned());
-        let called = self.kinesis.call(&self.who, operation, body).await;
+        let call = Call::for_tests(self.scope.clone(), operation, body);
+        let called = self.kinesis.call(call).await.map(|reply| reply.whole().unwrap());
         called.map_err(|e| (e.code.to_owned(), e.message))
     }
 

@@ -1,9 +1,10 @@
 //! The model's constraints, refused in AWS's words, up to ten at once.
 
-use hydrant_core::limits::STREAM_NAME_BYTES_MAX;
+use hydrant_core::limits::{STREAM_ID_BYTES, STREAM_NAME_BYTES_MAX};
 use hydrant_wire::shape::{Integer, Text};
 
 use crate::error::Error;
+use crate::streams::Named;
 
 /// Most violations one error tells of (AWS).
 const VIOLATIONS_MAX: usize = 10;
@@ -31,6 +32,11 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
 }
 
+fn is_stream_id(text: &str) -> bool {
+    let word = |part: &str| part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    text.split_once('-').is_some_and(|(a, b)| a.len() == 20 && b.len() == 3 && word(a) && word(b))
+}
+
 fn is_number(text: &str, digits_max: usize) -> bool {
     let digits = (1..=digits_max).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
     digits && (text == "0" || !text.starts_with('0'))
@@ -53,6 +59,12 @@ pub(crate) const STREAM_ARN: Rule = Rule {
     pattern: Some(("arn:aws.*:kinesis:.*:\\d{12}:stream/\\S+", is_stream_arn)),
     min: 1,
     max: 2_048,
+};
+/// `StreamId`.
+pub(crate) const STREAM_ID: Rule = Rule {
+    pattern: Some(("[a-z0-9]{20}-[a-z0-9]{3}", is_stream_id)),
+    min: 1,
+    max: STREAM_ID_BYTES,
 };
 /// `ShardId`.
 pub(crate) const SHARD_ID: Rule =
@@ -155,13 +167,19 @@ impl Checks {
         }
     }
 
-    /// Both ways of naming a stream; one of them has to be there.
-    pub(crate) fn stream(&mut self, name: Option<&Text<'_>>, arn: Option<&Text<'_>>) {
-        if arn.is_none() {
-            self.required("streamName", name);
+    /// The ways of naming a stream; one of them has to be there.
+    pub(crate) fn stream(&mut self, named: &Named<'_, '_>) {
+        if !named.is_given() {
+            self.required("streamName", named.name);
         }
-        self.text("streamName", name, &STREAM_NAME);
-        self.text("streamARN", arn, &STREAM_ARN);
+        self.stream_if_given(named);
+    }
+
+    /// The ways of naming a stream, where the request need not.
+    pub(crate) fn stream_if_given(&mut self, named: &Named<'_, '_>) {
+        self.text("streamName", named.name, &STREAM_NAME);
+        self.text("streamARN", named.arn, &STREAM_ARN);
+        self.text("streamId", named.id, &STREAM_ID);
     }
 
     /// All of them as one exception, if there is any.

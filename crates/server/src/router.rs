@@ -56,7 +56,7 @@ impl Router {
         }
         if parts.headers.contains_key("x-amz-target") {
             let reply = self.json.answer(Request::from_parts(parts, body)).await;
-            return reply.map(boxed);
+            return reply.map(|body| body.map_err(|never| match never {}).boxed_unsync());
         }
         if is_driver {
             return self.driver(parts, body).await;

@@ -163,7 +163,7 @@ impl Base {
             self.control.as_ref(),
             Arc::clone(&self.catalog),
             Arc::clone(&self.clock),
-            &self.random,
+            Arc::clone(&self.random),
             hydrant_kinesis::Options::default(),
         );
         Ok(Arc::new(kinesis.await?))

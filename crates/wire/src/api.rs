@@ -2,7 +2,11 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use hydrant_core::names::Scope;
+use serde::{Deserialize, Serialize};
+
+use crate::shape;
 
 /// Who is calling, and for which account and region.
 ///
@@ -60,19 +64,109 @@ impl ApiError {
     }
 }
 
-/// A service that speaks AWS JSON 1.1: the edge routes to it by the prefix of `X-Amz-Target`.
+/// How a request's body and its reply are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// AWS JSON 1.0 and 1.1.
+    Json,
+    /// `application/x-amz-cbor-1.1`, as the Java SDK speaks it to Kinesis.
+    Cbor,
+}
+
+/// One call of an operation, authenticated.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Who calls.
+    pub principal: Principal,
+    /// The operation's name.
+    pub operation: String,
+    /// How `body` is written and the reply has to be.
+    pub format: Format,
+    /// The request: at most [`hydrant_core::limits::JSON_BODY_BYTES_MAX`] bytes.
+    pub body: Bytes,
+}
+
+impl Call {
+    /// A JSON call for the tests of a service, where there is no signature to verify.
+    /// The caller's duty: tests only (`cargo xtask tidy` looks).
+    pub fn for_tests(scope: Scope, operation: &str, body: impl Into<Bytes>) -> Self {
+        Self {
+            principal: Principal::for_tests(scope),
+            operation: operation.to_owned(),
+            format: Format::Json,
+            body: body.into(),
+        }
+    }
+
+    /// The account and region the call is for.
+    pub fn scope(&self) -> &Scope {
+        self.principal.scope()
+    }
+
+    /// Reads the request. A body that cannot be read, or a member of another type than the model's,
+    /// is `SerializationException`, with AWS's text where AWS gives one.
+    pub fn read<'de, T: Deserialize<'de>>(&'de self) -> Result<T, ApiError> {
+        match self.format {
+            Format::Json => shape::parse(&self.body),
+            Format::Cbor => Err(ApiError::new("SerializationException", "")),
+        }
+    }
+
+    /// Writes a reply in the request's format. Members are written in the order of the type's; what
+    /// is absent has to be left out (`skip_serializing_if`), as AWS does.
+    pub fn write<T: Serialize>(&self, reply: &T) -> Result<Bytes, ApiError> {
+        let written = match self.format {
+            Format::Json => serde_json::to_vec(reply).map_err(|e| e.to_string()),
+            Format::Cbor => Err("CBOR is not written".to_owned()),
+        };
+        written.map(Bytes::from).map_err(ApiError::internal)
+    }
+}
+
+/// What an operation answers.
+pub enum Reply {
+    /// All of it, in the request's format; an empty one is an empty body, as AWS sends it.
+    Whole(Bytes),
+    /// Frames of an event stream, each sent as soon as it is there. Dropped when the client goes.
+    Stream(BoxStream<'static, Bytes>),
+}
+
+impl Reply {
+    /// The whole reply, if it is no stream.
+    pub fn whole(self) -> Option<Bytes> {
+        match self {
+            Self::Whole(bytes) => Some(bytes),
+            Self::Stream(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Whole(bytes) => f.debug_tuple("Whole").field(bytes).finish(),
+            Self::Stream(_) => f.write_str("Stream"),
+        }
+    }
+}
+
+impl From<Bytes> for Reply {
+    fn from(whole: Bytes) -> Self {
+        Self::Whole(whole)
+    }
+}
+
+/// A service whose operations are named by `X-Amz-Target`: the edge routes to it by the prefix.
 #[async_trait]
 pub trait JsonService: Send + Sync + 'static {
     /// What stands before the dot in `X-Amz-Target`, such as `Kinesis_20131202`.
     fn target(&self) -> &'static str;
 
-    /// Runs one operation on a JSON body (at most [`hydrant_core::limits::JSON_BODY_BYTES_MAX`])
-    /// and returns the JSON reply; an empty reply is an empty body, as AWS sends it. An unknown
-    /// `operation` is `UnknownOperationException`.
-    async fn call(
-        &self,
-        principal: &Principal,
-        operation: &str,
-        body: Bytes,
-    ) -> Result<Bytes, ApiError>;
+    /// Whether it takes requests in this format. JSON, unless the service says more.
+    fn speaks(&self, format: Format) -> bool {
+        format == Format::Json
+    }
+
+    /// Runs one operation. An unknown one is `UnknownOperationException`.
+    async fn call(&self, call: Call) -> Result<Reply, ApiError>;
 }

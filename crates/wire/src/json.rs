@@ -3,27 +3,34 @@
 //! Follows "AWS JSON 1.1 protocol" of the Smithy documentation and what the services answer where it
 //! is silent. Knows neither the version of HTTP nor the socket.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body::Body;
-use http_body_util::{BodyExt, Full};
+use http_body::{Body, Frame};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
 use hydrant_core::Random;
 use hydrant_core::limits::{JSON_BODY_BYTES_MAX, JSON_BYTES_IN_FLIGHT_MAX, JSON_DEPTH_MAX};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::api::{ApiError, JsonService};
+use crate::api::{ApiError, Call, Format, JsonService, Reply};
 use crate::sigv4::{BodyHash, ServiceKind, Verifier};
 
 /// How long a body may take to arrive.
 const BODY_SECONDS_MAX: u64 = 60;
+const EVENT_STREAM: &str = "application/vnd.amazon.eventstream";
 const CBOR: &str = "application/x-amz-cbor-1.1";
+
+/// The body of a reply: whole, or frames of an event stream as they come.
+pub type ReplyBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Why there is no body.
 #[derive(Debug)]
@@ -70,7 +77,7 @@ impl JsonFront {
     /// Answers one request. Never fails: what goes wrong is in the reply, in AWS's form, and every
     /// reply carries its `x-amzn-RequestId`. Reads the body to its end, at most
     /// [`JSON_BODY_BYTES_MAX`], for at most a minute.
-    pub async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    pub async fn answer<B>(&self, request: Request<B>) -> Response<ReplyBody>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: std::fmt::Display,
@@ -105,7 +112,7 @@ impl JsonFront {
         &self,
         parts: &Parts,
         mut body: B,
-    ) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>>
+    ) -> Result<Response<ReplyBody>, Response<ReplyBody>>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: std::fmt::Display,
@@ -126,7 +133,7 @@ impl JsonFront {
         let (body, room) =
             read.unwrap_or(Err(BodyError::TooSlow)).map_err(|e| refuse_body(e, parts))?;
         screened.map_err(|refusal| refusal.into_response(parts))?;
-        let (kind, service, operation) =
+        let (kind, service, operation, format) =
             self.route(parts).map_err(|refusal| refusal.into_response(parts))?;
 
         let called = async {
@@ -134,19 +141,28 @@ impl JsonFront {
             if body.is_empty() || !is_shallow(&body) {
                 return Err(ApiError::new("SerializationException", ""));
             }
-            let (service, operation) = (Arc::clone(service), operation.to_owned());
+            let service = Arc::clone(service);
+            let (principal, operation) = (caller.principal, operation.to_owned());
+            let call = Call { principal, operation, format, body };
             // On a task of its own, because a client that hangs up drops this future: what an
             // operation has begun it finishes, so that a row and the copy of it do not part.
             let call = tokio::spawn(async move {
                 let _room = room;
-                service.call(&caller.principal, &operation, body).await
+                service.call(call).await
             });
             call.await.unwrap_or_else(|e| Err(ApiError::internal(e.to_string())))
         };
         let reply = called.await.map_err(|e| error_response(&e, parts))?;
-        let mut response = Response::new(Full::new(reply));
-        response.headers_mut().insert(CONTENT_TYPE, json_type(&parts.headers));
-        Ok(response)
+        Ok(match reply {
+            Reply::Whole(body) => typed(StatusCode::OK, reply_type(&parts.headers), body),
+            Reply::Stream(frames) => {
+                let frames = frames.map(|bytes| Ok(Frame::data(bytes)));
+                let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+                let media_type = HeaderValue::from_static(EVENT_STREAM);
+                response.headers_mut().insert(CONTENT_TYPE, media_type);
+                response
+            }
+        })
     }
 
     /// Waits until there is room for a body of the declared length, or of the greatest if it does
@@ -161,17 +177,17 @@ impl JsonFront {
     fn route<'a>(
         &'a self,
         parts: &'a Parts,
-    ) -> Result<(ServiceKind, &'a Arc<dyn JsonService>, &'a str), Refusal> {
+    ) -> Result<(ServiceKind, &'a Arc<dyn JsonService>, &'a str, Format), Refusal> {
         let target = target_of(&parts.headers).split_once('.');
         if parts.method != Method::POST {
             return Err(Refusal::NotAnOperation);
         }
-        match media_type(&parts.headers) {
-            "application/x-amz-json-1.1" | "application/x-amz-json-1.0" => {}
-            CBOR => return Err(Refusal::Cbor),
+        let format = match media_type(&parts.headers) {
+            "application/x-amz-json-1.1" | "application/x-amz-json-1.0" => Format::Json,
+            CBOR => Format::Cbor,
             _ if target.is_none() => return Err(Refusal::NotAnOperation),
             _ => return Err(Refusal::MediaType),
-        }
+        };
         if parts.headers.contains_key(CONTENT_ENCODING) {
             return Err(Refusal::Error(ApiError::new(
                 "SerializationException",
@@ -183,7 +199,10 @@ impl JsonFront {
         let (prefix, operation) = target.ok_or_else(unknown)?;
         let found = self.services.iter().find(|(_, s)| s.target() == prefix);
         let (kind, service) = found.ok_or_else(unknown)?;
-        Ok((*kind, service, operation))
+        if !service.speaks(format) {
+            return Err(Refusal::Cbor);
+        }
+        Ok((*kind, service, operation, format))
     }
 }
 
@@ -196,20 +215,20 @@ enum Refusal {
 }
 
 impl Refusal {
-    fn into_response(self, parts: &Parts) -> Response<Full<Bytes>> {
+    fn into_response(self, parts: &Parts) -> Response<ReplyBody> {
         match self {
             Self::Error(e) => error_response(&e, parts),
             Self::NotAnOperation => {
                 let text = "<AccessDeniedException>\n  <Message>Unable to determine \
                             service/operation name to be authorized</Message>\n\
                             </AccessDeniedException>\n";
-                plain(StatusCode::FORBIDDEN, "application/xml", text.into())
+                typed(StatusCode::FORBIDDEN, "application/xml", text.into())
             }
             Self::MediaType => {
                 let text = "<UnknownOperationException/>\n";
-                plain(StatusCode::NOT_FOUND, "application/xml", text.into())
+                typed(StatusCode::NOT_FOUND, "application/xml", text.into())
             }
-            Self::Cbor => plain(StatusCode::BAD_REQUEST, CBOR, cbor_refusal()),
+            Self::Cbor => typed(StatusCode::BAD_REQUEST, CBOR, cbor_refusal()),
         }
     }
 }
@@ -254,22 +273,24 @@ fn media_type(headers: &HeaderMap) -> &str {
     text.split(';').next().unwrap_or("").trim()
 }
 
-fn json_type(headers: &HeaderMap) -> HeaderValue {
-    HeaderValue::from_static(match media_type(headers) {
+/// The media type of a reply: that of the request.
+fn reply_type(headers: &HeaderMap) -> &'static str {
+    match media_type(headers) {
         "application/x-amz-json-1.0" => "application/x-amz-json-1.0",
+        CBOR => CBOR,
         _ => "application/x-amz-json-1.1",
-    })
+    }
 }
 
-fn plain(status: StatusCode, media_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
+fn typed(status: StatusCode, media_type: &'static str, body: Bytes) -> Response<ReplyBody> {
+    let mut response = Response::new(Full::new(body).boxed_unsync());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     response
 }
 
 /// An error in the envelope of AWS JSON. The text of an error of ours stays in the log.
-pub fn error_response(error: &ApiError, parts: &Parts) -> Response<Full<Bytes>> {
+pub fn error_response(error: &ApiError, parts: &Parts) -> Response<ReplyBody> {
     let mut body = serde_json::Map::new();
     body.insert("__type".to_owned(), error.code.into());
     if error.status >= 500 {
@@ -281,12 +302,10 @@ pub fn error_response(error: &ApiError, parts: &Parts) -> Response<Full<Bytes>> 
         body.insert(name.to_owned(), error.message.as_str().into());
     }
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = plain(status, "", serde_json::Value::from(body).to_string().into());
-    response.headers_mut().insert(CONTENT_TYPE, json_type(&parts.headers));
-    response
+    typed(status, reply_type(&parts.headers), serde_json::Value::from(body).to_string().into())
 }
 
-fn refuse_body(error: BodyError, parts: &Parts) -> Response<Full<Bytes>> {
+fn refuse_body(error: BodyError, parts: &Parts) -> Response<ReplyBody> {
     let (status, code, message) = match error {
         BodyError::TooLarge => (
             413,

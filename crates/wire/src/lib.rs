@@ -6,4 +6,4 @@ pub mod origin;
 pub mod shape;
 pub mod sigv4;
 
-pub use api::{ApiError, JsonService, Principal};
+pub use api::{ApiError, Call, Format, JsonService, Principal, Reply};

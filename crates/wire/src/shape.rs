@@ -7,8 +7,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 
+use hydrant_core::Timestamp;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, de};
+use serde::{Deserialize, Serialize, Serializer, de};
 
 use crate::api::ApiError;
 
@@ -255,6 +256,20 @@ impl<'de> Deserialize<'de> for Seconds {
             }
         }
         d.deserialize_any(V).map(Seconds)
+    }
+}
+
+/// A moment in a reply: seconds with milliseconds in JSON, whole milliseconds in CBOR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch(pub Timestamp);
+
+impl Serialize for Epoch {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        if s.is_human_readable() {
+            s.serialize_f64(self.0.as_secs_f64())
+        } else {
+            s.serialize_u64(self.0.as_millis())
+        }
     }
 }
 

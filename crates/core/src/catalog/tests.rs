@@ -69,6 +69,8 @@ fn stream() -> Stream {
         retention_hours: 24,
         shards: Vec::new(),
         tags: BTreeMap::new(),
+        id: "0123456789abcdefghij-xyz".to_owned(),
+        settings: StreamSettings::default(),
     }
 }
 

@@ -224,8 +224,8 @@ async fn broken_constraints_are_worded_as_aws_words_them() {
         r#"{"DeliveryStreamName":7}"#,
         r#"{"DeliveryStreamName":"a","Record":{"Data":"%%"}}"#,
     ] {
-        let principal = Principal::for_tests(world.scope.clone());
-        let error = delivery.call(&principal, "PutRecord", bad.into()).await.unwrap_err();
+        let call = Call::for_tests(world.scope.clone(), "PutRecord", bad);
+        let error = delivery.call(call).await.unwrap_err();
         assert_eq!(error.code, "SerializationException", "{bad}");
     }
 }

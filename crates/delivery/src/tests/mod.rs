@@ -10,7 +10,7 @@ use std::fmt::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hydrant_core::Timestamp;
-use hydrant_core::catalog::{Shard, ShardId, Stream, StreamMode, StreamState};
+use hydrant_core::catalog::{Shard, ShardId, Stream, StreamMode, StreamSettings, StreamState};
 use hydrant_core::destination::{
     Batch, Delivered, DeliveryError, Destination, DestinationSettings, MakeDestination, S3Settings,
 };
@@ -166,6 +166,8 @@ impl World {
             retention_hours: 24,
             shards,
             tags: BTreeMap::new(),
+            id: format!("id-of-{name}"),
+            settings: StreamSettings::default(),
         };
         self.streams.put(stream.clone(), None).await.unwrap();
         stream
@@ -238,9 +240,9 @@ impl Delivery {
             account: "000000000000".parse().unwrap(),
             region: "us-east-1".parse().unwrap(),
         };
-        let body = Bytes::from(serde_json::to_vec(&input).unwrap());
-        let reply = self.call(&Principal::for_tests(scope), operation, body).await?;
-        Ok(serde_json::from_slice(&reply).unwrap())
+        let body = serde_json::to_vec(&input).unwrap();
+        let reply = self.call(Call::for_tests(scope, operation, body)).await?;
+        Ok(serde_json::from_slice(&reply.whole().unwrap()).unwrap())
     }
 
     async fn create(&self, name: &str, size: u32, interval: u32, extra: Value) {

@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use hydrant_core::catalog::{Shard, ShardId, Stream, StreamMode, StreamState};
+use hydrant_core::Random;
+use hydrant_core::catalog::{Shard, ShardId, Stream, StreamMode, StreamSettings, StreamState};
 use hydrant_core::control::ControlError;
 use hydrant_core::hash::HashRange;
 use hydrant_core::limits::{RECORD_BYTES_MAX, RETENTION_HOURS_MIN};
-use hydrant_core::names::StreamName;
-use hydrant_wire::Principal;
-use hydrant_wire::shape::{Integer, Map, Structure, Text, parse};
+use hydrant_wire::Call;
+use hydrant_wire::shape::{Integer, Map, Structure, Text};
 use serde::Deserialize;
 
 use crate::Kinesis;
 use crate::error::Error;
 use crate::lifecycle::NOT_YET;
-use crate::streams::{name_of, refuse};
+use crate::streams::{Named, StreamKey, refuse};
 use crate::tags;
 use crate::validate::{Checks, STREAM_NAME};
 
@@ -49,23 +49,21 @@ struct ModeDetails<'a> {
     stream_mode: Option<Text<'a>>,
 }
 
-pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
-    let request: Request<'_> = parse(body)?;
+pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
+    let request: Request<'_> = call.read()?;
     let (mode, shards) = check(&request)?;
-    let name = name_of(who, "CreateStream", request.stream_name.as_ref(), None)?;
+    let named = Named { name: request.stream_name.as_ref(), arn: None, id: None };
+    let id = kinesis.named(call, &named)?;
     let tags = tags::kept(request.tags)?;
-    tags::check_count(&tags, &name, who)?;
-    clear_the_way(kinesis, who, &name).await?;
+    tags::check_count(&tags, &id)?;
+    clear_the_way(kinesis, &id).await?;
     let _counted = kinesis.creating.lock().await;
-    check_shards(kinesis, who, shards)?;
+    check_shards(kinesis, call, shards)?;
 
-    let stream = new_stream(kinesis, who, name, mode, shards, tags).await?;
+    let stream = new_stream(kinesis, &id, mode, shards, tags).await?;
     match kinesis.put(stream, None).await {
         Ok(_) => Ok(Bytes::new()),
-        Err(ControlError::Conflict { .. }) => {
-            let name = request.stream_name.as_deref().unwrap_or_default();
-            Err(exists(name, who))
-        }
+        Err(ControlError::Conflict { .. }) => Err(exists(&id)),
         Err(e) => Err(e.into()),
     }
 }
@@ -107,21 +105,21 @@ fn check(request: &Request<'_>) -> Result<(StreamMode, u32), Error> {
 }
 
 /// A stream of this name must not be there, unless all that is left of it is its deletion.
-async fn clear_the_way(kinesis: &Kinesis, who: &Principal, name: &StreamName) -> Result<(), Error> {
-    let Some(held) = kinesis.catalog.get(who.scope(), name) else { return Ok(()) };
+async fn clear_the_way(kinesis: &Kinesis, id: &StreamKey) -> Result<(), Error> {
+    let Some(held) = kinesis.catalog.get(&id.scope, &id.name) else { return Ok(()) };
     match held.stream.status(kinesis.clock.now()) {
-        Some(_) => Err(exists(name.as_str(), who)),
+        Some(_) => Err(exists(id)),
         None => kinesis.finish_deletion(&held).await,
     }
 }
 
-fn exists(name: &str, who: &Principal) -> Error {
-    let account = &who.scope().account;
+fn exists(StreamKey { scope, name }: &StreamKey) -> Error {
+    let account = &scope.account;
     Error::ResourceInUse(format!("Stream {name} under account {account} already exists."))
 }
 
-fn check_shards(kinesis: &Kinesis, who: &Principal, more: u32) -> Result<(), Error> {
-    let (limit, now) = (kinesis.options.shards_max, kinesis.open_shards(who.scope()));
+fn check_shards(kinesis: &Kinesis, call: &Call, more: u32) -> Result<(), Error> {
+    let (limit, now) = (kinesis.options.shards_max, kinesis.open_shards(call.scope()));
     if u64::from(now) + u64::from(more) <= u64::from(limit) {
         return Ok(());
     }
@@ -131,15 +129,14 @@ fn check_shards(kinesis: &Kinesis, who: &Principal, more: u32) -> Result<(), Err
          from this request: {more}. Refer to the AWS Service Limits page \
          (https://docs.aws.amazon.com/general/latest/gr/aws_service_limits.html) for current limits \
          and how to request higher limits.",
-        who.scope().account,
-        who.scope().region
+        call.scope().account,
+        call.scope().region
     )))
 }
 
 async fn new_stream(
     kinesis: &Kinesis,
-    who: &Principal,
-    name: StreamName,
+    id: &StreamKey,
     mode: StreamMode,
     shards: u32,
     tags: BTreeMap<String, String>,
@@ -157,13 +154,24 @@ async fn new_stream(
         closed: None,
     });
     Ok(Stream {
-        scope: who.scope().clone(),
-        name,
+        scope: id.scope.clone(),
+        name: id.name.clone(),
         created,
         state: StreamState::Creating(NOT_YET),
         mode,
         retention_hours: RETENTION_HOURS_MIN,
         shards: shards.collect(),
         tags,
+        id: stream_id(&kinesis.random),
+        settings: StreamSettings::default(),
     })
+}
+
+/// A new `StreamId`. (The documentation says nothing of what its characters mean.)
+fn stream_id(random: &Random) -> String {
+    const ALPHABET: &[u8; 32] = b"0123456789abcdefghijkmnpqrstvwxy";
+    let drawn = random.bytes::<23>();
+    let mut id: String = drawn.iter().map(|b| char::from(ALPHABET[usize::from(b % 32)])).collect();
+    id.insert(20, '-');
+    id
 }

@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use hydrant_core::catalog::{Stream, StreamState, StreamStatus};
-use hydrant_wire::Principal;
-use hydrant_wire::shape::{Flag, Text, parse};
+use hydrant_wire::Call;
+use hydrant_wire::shape::{Flag, Text};
 use serde::Deserialize;
 
 use crate::Kinesis;
 use crate::error::Error;
-use crate::streams::{name_of, not_active, refuse};
+use crate::streams::{Named, not_active};
 use crate::validate::Checks;
 
 #[derive(Deserialize)]
@@ -25,16 +25,15 @@ struct Request<'a> {
     _enforce_consumer_deletion: Option<Flag>,
 }
 
-pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
-    let request: Request<'_> = parse(body)?;
+pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
+    let request: Request<'_> = call.read()?;
+    let named = Named::by(&request.stream_name, &request.stream_arn, &request.stream_id);
     let mut checks = Checks::new();
-    checks.stream(request.stream_name.as_ref(), request.stream_arn.as_ref());
+    checks.stream(&named);
     checks.finish()?;
-    refuse(&[("StreamId", request.stream_id.is_some())])?;
-    let name =
-        name_of(who, "DeleteStream", request.stream_name.as_ref(), request.stream_arn.as_ref())?;
+    let id = kinesis.named(call, &named)?;
     let decide = || {
-        let found = kinesis.find(who, &name)?;
+        let found = kinesis.find(&id)?;
         match found.status {
             StreamStatus::Creating => return Err(not_active(&found.held, found.status)),
             // Asked twice, deleted once.

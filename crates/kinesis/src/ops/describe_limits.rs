@@ -2,13 +2,11 @@
 
 use bytes::Bytes;
 use hydrant_core::catalog::StreamMode;
-use hydrant_wire::Principal;
-use hydrant_wire::shape::parse;
+use hydrant_wire::Call;
 use serde::Serialize;
 use serde::de::IgnoredAny;
 
 use super::create_stream::ON_DEMAND_SHARDS;
-use super::json;
 use crate::Kinesis;
 use crate::error::Error;
 
@@ -21,15 +19,15 @@ struct Reply {
     on_demand_stream_count_limit: u32,
 }
 
-pub(super) fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
-    parse::<IgnoredAny>(body)?;
-    let streams = kinesis.streams(who.scope());
+pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
+    call.read::<IgnoredAny>()?;
+    let streams = kinesis.streams(call.scope());
     let on_demand = streams.iter().filter(|s| s.mode == StreamMode::OnDemand).count();
-    json(&Reply {
+    Ok(call.write(&Reply {
         shard_limit: kinesis.options.shards_max,
-        open_shard_count: kinesis.open_shards(who.scope()),
+        open_shard_count: kinesis.open_shards(call.scope()),
         on_demand_stream_count: u32::try_from(on_demand).unwrap_or(u32::MAX),
         // Only their shards bound the on-demand streams.
         on_demand_stream_count_limit: kinesis.options.shards_max / ON_DEMAND_SHARDS,
-    })
+    })?)
 }

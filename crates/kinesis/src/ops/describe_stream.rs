@@ -2,15 +2,15 @@
 
 use bytes::Bytes;
 use hydrant_core::catalog::StreamStatus;
-use hydrant_wire::Principal;
-use hydrant_wire::shape::{Integer, Text, parse};
+use hydrant_wire::Call;
+use hydrant_wire::shape::{Epoch, Integer, Text};
 use serde::{Deserialize, Serialize};
 
-use super::{ENHANCED_MONITORING, EnhancedMetrics, StreamModeDetails, json};
+use super::{ENHANCED_MONITORING, EnhancedMetrics, StreamModeDetails};
 use crate::Kinesis;
 use crate::error::Error;
 use crate::shards::{ShardReply, shard_id};
-use crate::streams::{name_of, refuse};
+use crate::streams::Named;
 use crate::validate::{Checks, SHARD_ID};
 
 /// Most shards in one reply, and the default (AWS).
@@ -47,31 +47,30 @@ struct Description {
     shards: Vec<ShardReply>,
     has_more_shards: bool,
     retention_period_hours: u32,
-    stream_creation_timestamp: f64,
+    stream_creation_timestamp: Epoch,
     enhanced_monitoring: [EnhancedMetrics; 1],
     encryption_type: &'static str,
 }
 
-pub(super) fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
-    let request: Request<'_> = parse(body)?;
+pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
+    let request: Request<'_> = call.read()?;
+    let named = Named::by(&request.stream_name, &request.stream_arn, &request.stream_id);
     let mut checks = Checks::new();
     checks.number("limit", request.limit, 1, 10_000);
     let after = request.exclusive_start_shard_id.as_ref();
     checks.text("exclusiveStartShardId", after, &SHARD_ID);
-    checks.stream(request.stream_name.as_ref(), request.stream_arn.as_ref());
+    checks.stream(&named);
     checks.finish()?;
-    refuse(&[("StreamId", request.stream_id.is_some())])?;
     let after = after.map(|text| exclusive_start(text)).transpose()?;
-    let name =
-        name_of(who, "DescribeStream", request.stream_name.as_ref(), request.stream_arn.as_ref())?;
-    let found = kinesis.find(who, &name)?;
+    let id = kinesis.named(call, &named)?;
+    let found = kinesis.find(&id)?;
     let stream = &found.held.stream;
     let limit = request.limit.map_or(SHARDS_MAX, |n| (n.0 as usize).min(SHARDS_MAX));
     // AWS shows no shard before the stream is active.
     let shown = found.status != StreamStatus::Creating;
     let mut rest = stream.shards.iter().filter(|s| shown && after.is_none_or(|id| s.id > id));
     let shards: Vec<ShardReply> = rest.by_ref().take(limit).map(ShardReply::from).collect();
-    json(&Reply {
+    Ok(call.write(&Reply {
         stream_description: Description {
             stream_name: stream.name.to_string(),
             stream_arn: stream.arn().to_string(),
@@ -80,11 +79,11 @@ pub(super) fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Byt
             shards,
             has_more_shards: rest.next().is_some(),
             retention_period_hours: stream.retention_hours,
-            stream_creation_timestamp: stream.created.as_secs_f64(),
+            stream_creation_timestamp: Epoch(stream.created),
             enhanced_monitoring: ENHANCED_MONITORING,
             encryption_type: "NONE",
         },
-    })
+    })?)
 }
 
 /// `ExclusiveStartShardId`, which names a number, whether or not there is such a shard.

@@ -3,14 +3,14 @@
 use bytes::Bytes;
 use hydrant_core::catalog::StreamStatus;
 use hydrant_core::limits::RECORD_BYTES_MAX;
-use hydrant_wire::Principal;
-use hydrant_wire::shape::{Text, parse};
+use hydrant_wire::Call;
+use hydrant_wire::shape::{Epoch, Text};
 use serde::{Deserialize, Serialize};
 
-use super::{ENHANCED_MONITORING, EnhancedMetrics, StreamModeDetails, json};
+use super::{ENHANCED_MONITORING, EnhancedMetrics, StreamModeDetails};
 use crate::Kinesis;
 use crate::error::Error;
-use crate::streams::{name_of, refuse};
+use crate::streams::Named;
 use crate::validate::Checks;
 
 #[derive(Deserialize)]
@@ -39,7 +39,7 @@ struct Summary {
     stream_status: &'static str,
     stream_mode_details: StreamModeDetails,
     retention_period_hours: u32,
-    stream_creation_timestamp: f64,
+    stream_creation_timestamp: Epoch,
     enhanced_monitoring: [EnhancedMetrics; 1],
     encryption_type: &'static str,
     open_shard_count: usize,
@@ -48,34 +48,29 @@ struct Summary {
     max_record_size: usize,
 }
 
-pub(super) fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
-    let request: Request<'_> = parse(body)?;
+pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
+    let request: Request<'_> = call.read()?;
+    let named = Named::by(&request.stream_name, &request.stream_arn, &request.stream_id);
     let mut checks = Checks::new();
-    checks.stream(request.stream_name.as_ref(), request.stream_arn.as_ref());
+    checks.stream(&named);
     checks.finish()?;
-    refuse(&[("StreamId", request.stream_id.is_some())])?;
-    let name = name_of(
-        who,
-        "DescribeStreamSummary",
-        request.stream_name.as_ref(),
-        request.stream_arn.as_ref(),
-    )?;
-    let found = kinesis.find(who, &name)?;
+    let id = kinesis.named(call, &named)?;
+    let found = kinesis.find(&id)?;
     let stream = &found.held.stream;
     let shown = found.status != StreamStatus::Creating;
-    json(&Reply {
+    Ok(call.write(&Reply {
         stream_description_summary: Summary {
             stream_name: stream.name.to_string(),
             stream_arn: stream.arn().to_string(),
             stream_status: found.status.as_str(),
             stream_mode_details: stream.mode.into(),
             retention_period_hours: stream.retention_hours,
-            stream_creation_timestamp: stream.created.as_secs_f64(),
+            stream_creation_timestamp: Epoch(stream.created),
             enhanced_monitoring: ENHANCED_MONITORING,
             encryption_type: "NONE",
             open_shard_count: stream.shards.iter().filter(|s| shown && s.is_open()).count(),
             consumer_count: 0,
             max_record_size: RECORD_BYTES_MAX >> 10,
         },
-    })
+    })?)
 }

@@ -10,16 +10,16 @@ use hydrant_core::catalog::{Shard, Stream};
 use hydrant_core::limits::{GET_RECORDS_BYTES_MAX, GET_RECORDS_MAX};
 use hydrant_core::log::{LogError, ReadLimit, ReadPage};
 use hydrant_core::record::{Frame, Record};
-use hydrant_wire::Principal;
-use hydrant_wire::shape::{Flag, Integer, Text, parse};
+use hydrant_wire::Call;
+use hydrant_wire::shape::{Flag, Integer, Text};
 use serde::{Deserialize, Serialize};
 
 use crate::Kinesis;
 use crate::error::Error;
 use crate::iterator::ShardIterator;
 use crate::shards::{self, HashKeyRange};
-use crate::streams::{name_of, refuse};
-use crate::validate::{Checks, SHARD_ITERATOR, STREAM_ARN};
+use crate::streams::{Named, refuse};
+use crate::validate::{Checks, SHARD_ITERATOR};
 
 /// Room for what stands around the data of one record in the reply.
 const RECORD_ROOM_BYTES: usize = 192;
@@ -45,36 +45,32 @@ struct ChildShard {
     hash_key_range: HashKeyRange,
 }
 
-pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
-    let request: Request<'_> = parse(body)?;
+pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
+    let request: Request<'_> = call.read()?;
     let mut checks = Checks::new();
     checks.number("limit", request.limit, 1, GET_RECORDS_MAX as i64);
     checks.required("shardIterator", request.shard_iterator.as_ref());
     checks.text("shardIterator", request.shard_iterator.as_ref(), &SHARD_ITERATOR);
-    checks.text("streamARN", request.stream_arn.as_ref(), &STREAM_ARN);
+    let named = Named::by(&None, &request.stream_arn, &request.stream_id);
+    checks.stream_if_given(&named);
     checks.finish()?;
-    refuse(&[
-        ("StreamId", request.stream_id.is_some()),
-        ("DryRun", request.dry_run.is_some_and(|f| f.0)),
-    ])?;
+    refuse(&[("DryRun", request.dry_run.is_some_and(|f| f.0))])?;
     let now = kinesis.clock.now();
     let text = request.shard_iterator.as_deref().unwrap_or_default();
-    let iterator = ShardIterator::open(text, &kinesis.sealer, who.scope(), now)?;
-    if request.stream_arn.is_some()
-        && name_of(who, "GetRecords", None, request.stream_arn.as_ref())? != iterator.stream
-    {
+    let iterator = ShardIterator::open(text, &kinesis.sealer, call.scope(), now)?;
+    if named.is_given() && kinesis.named(call, &named)? != iterator.stream {
         return Err(Error::InvalidArgument(
-            "The ShardIterator is not of the stream that StreamARN names.".to_owned(),
+            "The ShardIterator is not of the stream that StreamARN or StreamId names.".to_owned(),
         ));
     }
     let lost = || {
-        let account = &who.scope().account;
-        let ShardIterator { shard, stream, .. } = &iterator;
+        let account = &iterator.stream.scope.account;
+        let (shard, stream) = (iterator.shard, &iterator.stream.name);
         Error::ResourceNotFound(format!(
             "Shard {shard} in stream {stream} under account {account} does not exist"
         ))
     };
-    let held = kinesis.usable(who, &iterator.stream).map_err(|_| lost())?;
+    let held = kinesis.usable(&iterator.stream).map_err(|_| lost())?;
     let stream = &held.stream;
     // A later stream of the same name has shards of the same numbers, but they are others.
     let shard = stream.shard(iterator.shard).filter(|s| s.uid == iterator.uid).ok_or_else(lost)?;
@@ -89,7 +85,7 @@ pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Resu
     let next = ShardIterator { from: page.next, issued: now, ..iterator };
     // The last page of a closed shard has no place after it.
     let ended = page.tail.sealed && page.next >= page.tail.end;
-    let next = (!ended).then(|| next.seal(&kinesis.sealer, who.scope()));
+    let next = (!ended).then(|| next.seal(&kinesis.sealer, call.scope()));
     let records = page.len() as u64;
     let reply = write_reply(&page, stream, shard, next, now)?;
     metrics::counter!("hydrant_kinesis_records_read_total").increment(records);

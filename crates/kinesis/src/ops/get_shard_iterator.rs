@@ -5,16 +5,15 @@ use hydrant_core::Timestamp;
 use hydrant_core::catalog::{Shard, Stream};
 use hydrant_core::log::LogError;
 use hydrant_core::sequence::{RecordIndex, SequenceNumber};
-use hydrant_wire::Principal;
-use hydrant_wire::shape::{Flag, Seconds, Text, parse};
+use hydrant_wire::Call;
+use hydrant_wire::shape::{Flag, Seconds, Text};
 use serde::{Deserialize, Serialize};
 
-use super::json;
 use crate::Kinesis;
 use crate::error::Error;
 use crate::iterator::ShardIterator;
 use crate::shards::{self, shard_id};
-use crate::streams::{name_of, refuse};
+use crate::streams::{Named, refuse};
 use crate::validate::{Checks, SEQUENCE_NUMBER, SHARD_ID};
 
 /// In the order in which AWS's error lists them.
@@ -46,8 +45,9 @@ struct Reply {
     shard_iterator: String,
 }
 
-pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
-    let request: Request<'_> = parse(body)?;
+pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
+    let request: Request<'_> = call.read()?;
+    let named = Named::by(&request.stream_name, &request.stream_arn, &request.stream_id);
     let mut checks = Checks::new();
     checks.required("shardId", request.shard_id.as_ref());
     checks.text("shardId", request.shard_id.as_ref(), &SHARD_ID);
@@ -55,24 +55,19 @@ pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Resu
     checks.one_of("shardIteratorType", request.shard_iterator_type.as_ref(), &TYPES);
     let number = request.starting_sequence_number.as_ref();
     checks.text("startingSequenceNumber", number, &SEQUENCE_NUMBER);
-    checks.stream(request.stream_name.as_ref(), request.stream_arn.as_ref());
+    checks.stream(&named);
     checks.finish()?;
-    refuse(&[
-        ("StreamId", request.stream_id.is_some()),
-        ("DryRun", request.dry_run.is_some_and(|f| f.0)),
-    ])?;
-    let (name, arn) = (request.stream_name.as_ref(), request.stream_arn.as_ref());
-    let name = name_of(who, "GetShardIterator", name, arn)?;
+    refuse(&[("DryRun", request.dry_run.is_some_and(|f| f.0))])?;
+    let id = kinesis.named(call, &named)?;
+    let (name, account) = (&id.name, &id.scope.account);
     let shard_text = request.shard_id.as_deref().unwrap_or_default();
-    let held = kinesis.usable(who, &name).map_err(|e| match shard_id(shard_text) {
+    let held = kinesis.usable(&id).map_err(|e| match shard_id(shard_text) {
         // AWS looks at the shard's id before it looks for the stream, and then misses the shard.
         Err(_) => Error::ResourceNotFound(format!(
-            "Could not find shard {shard_text} in stream {name} under account {}.",
-            who.scope().account
+            "Could not find shard {shard_text} in stream {name} under account {account}."
         )),
-        Ok(id) if matches!(e, Error::ResourceNotFound(_)) => Error::ResourceNotFound(format!(
-            "Shard {id} in stream {name} under account {} does not exist",
-            who.scope().account
+        Ok(shard) if matches!(e, Error::ResourceNotFound(_)) => Error::ResourceNotFound(format!(
+            "Shard {shard} in stream {name} under account {account} does not exist"
         )),
         Ok(_) => e,
     })?;
@@ -80,13 +75,13 @@ pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Resu
     let shard = shards::find(stream, shard_text)?;
     let from = start(kinesis, &request, stream, shard).await?;
     let iterator = ShardIterator {
-        stream: name,
+        stream: id,
         shard: shard.id,
         uid: shard.uid,
         from,
         issued: kinesis.clock.now(),
     };
-    json(&Reply { shard_iterator: iterator.seal(&kinesis.sealer, who.scope()) })
+    Ok(call.write(&Reply { shard_iterator: iterator.seal(&kinesis.sealer, call.scope()) })?)
 }
 
 async fn start(

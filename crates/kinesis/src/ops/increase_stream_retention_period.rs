@@ -1,13 +1,13 @@
 //! `IncreaseStreamRetentionPeriod`: records are kept longer from now on, those still there included.
 
 use bytes::Bytes;
-use hydrant_wire::Principal;
+use hydrant_wire::Call;
 
 use crate::Kinesis;
 use crate::error::Error;
 use crate::retention::{Way, change};
 
-pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
-    change(kinesis, who, Way::Up, body).await?;
+pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
+    change(kinesis, call, Way::Up).await?;
     Ok(Bytes::new())
 }

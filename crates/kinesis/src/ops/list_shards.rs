@@ -4,20 +4,18 @@ use bytes::Bytes;
 use hydrant_core::Timestamp;
 use hydrant_core::catalog::{ShardId, Stream, StreamStatus};
 use hydrant_core::limits::ITERATOR_LIFE;
-use hydrant_core::names::StreamName;
-use hydrant_wire::Principal;
-use hydrant_wire::shape::{Integer, Seconds, Structure, Text, parse};
+use hydrant_wire::Call;
+use hydrant_wire::shape::{Integer, Seconds, Structure, Text};
 use serde::{Deserialize, Serialize};
 
 use super::describe_stream::exclusive_start;
 use super::get_shard_iterator::moment;
-use super::json;
 use crate::Kinesis;
 use crate::error::Error;
 use crate::iterator::expiry;
 use crate::seal::{Fields, Kind, put_text};
 use crate::shards::{Filter, ShardReply};
-use crate::streams::{name_of, not_active, not_found, refuse};
+use crate::streams::{Named, StreamKey, not_active};
 use crate::validate::{Checks, NEXT_TOKEN, SHARD_ID};
 
 /// Most shards in one reply, and the default (AWS).
@@ -70,24 +68,24 @@ struct Reply {
 
 /// What a page is a page of. Everything but the stream itself, so that a token is all it takes.
 struct Listing {
-    name: StreamName,
+    id: StreamKey,
     created_ms: Option<u64>,
     after: Option<ShardId>,
     filter: Filter,
 }
 
-pub(super) fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
-    let request: Request<'_> = parse(body)?;
+pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
+    let request: Request<'_> = call.read()?;
     check(&request)?;
     let now = kinesis.clock.now();
     let listing = match &request.next_token {
-        Some(token) => open(kinesis, who, token, now)?,
-        None => first(kinesis, who, &request, now)?,
+        Some(token) => open(kinesis, call, token, now)?,
+        None => first(kinesis, call, &request, now)?,
     };
-    let found = kinesis.find(who, &listing.name)?;
+    let found = kinesis.find(&listing.id)?;
     let stream = &found.held.stream;
     if listing.created_ms.is_some_and(|ms| ms != stream.created.as_millis()) {
-        return Err(not_found(listing.name.as_str(), who.scope()));
+        return Err(listing.id.not_found());
     }
     if found.status == StreamStatus::Creating {
         return Err(not_active(&found.held, found.status));
@@ -100,9 +98,10 @@ pub(super) fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Byt
     let page: Vec<_> = rest.by_ref().take(limit).collect();
     let next_token = page.last().filter(|_| rest.next().is_some()).map(|last| {
         let payload = token(stream, last.id, listing.filter, now);
-        kinesis.sealer.seal(Kind::Shards, who.scope(), &payload, 0)
+        kinesis.sealer.seal(Kind::Shards, call.scope(), &payload, 0)
     });
-    json(&Reply { shards: page.into_iter().map(ShardReply::from).collect(), next_token })
+    Ok(call
+        .write(&Reply { shards: page.into_iter().map(ShardReply::from).collect(), next_token })?)
 }
 
 fn check(request: &Request<'_>) -> Result<(), Error> {
@@ -115,15 +114,15 @@ fn check(request: &Request<'_>) -> Result<(), Error> {
         checks.one_of("shardFilter.type", filter.r#type.as_ref(), &FILTERS);
         checks.text("shardFilter.shardId", filter.shard_id.as_ref(), &SHARD_ID);
     }
-    let (name, arn) = (request.stream_name.as_ref(), request.stream_arn.as_ref());
-    if request.next_token.is_none() || name.is_some() || arn.is_some() {
-        checks.stream(name, arn);
+    let named = Named::by(&request.stream_name, &request.stream_arn, &request.stream_id);
+    if request.next_token.is_none() || named.is_given() {
+        checks.stream(&named);
     }
     checks.finish()?;
-    refuse(&[("StreamId", request.stream_id.is_some())])?;
     let with_token = [
-        ("StreamName", name.is_some()),
-        ("StreamARN", arn.is_some()),
+        ("StreamName", named.name.is_some()),
+        ("StreamARN", named.arn.is_some()),
+        ("StreamId", named.id.is_some()),
         ("ExclusiveStartShardId", request.exclusive_start_shard_id.is_some()),
         ("StreamCreationTimestamp", request.stream_creation_timestamp.is_some()),
         ("ShardFilter", request.shard_filter.is_some()),
@@ -139,19 +138,19 @@ fn check(request: &Request<'_>) -> Result<(), Error> {
 /// The listing that a request without a token asks for.
 fn first(
     kinesis: &Kinesis,
-    who: &Principal,
+    call: &Call,
     request: &Request<'_>,
     now: Timestamp,
 ) -> Result<Listing, Error> {
-    let name =
-        name_of(who, "ListShards", request.stream_name.as_ref(), request.stream_arn.as_ref())?;
-    let found = kinesis.find(who, &name)?;
+    let named = Named::by(&request.stream_name, &request.stream_arn, &request.stream_id);
+    let id = kinesis.named(call, &named)?;
+    let found = kinesis.find(&id)?;
     let stream = &found.held.stream;
     if let Some(Seconds(created)) = request.stream_creation_timestamp
         // As the API showed it, or cut to seconds, as some SDKs send it.
         && created.floor() != stream.created.as_secs_f64().floor()
     {
-        return Err(not_found(name.as_str(), who.scope()));
+        return Err(id.not_found());
     }
     let filter = match &request.shard_filter {
         Some(Structure(filter)) => read_filter(filter, stream, now)?,
@@ -160,7 +159,7 @@ fn first(
     let after = request.exclusive_start_shard_id.as_ref();
     let after = after.map(|text| exclusive_start(text)).transpose()?;
     let created_ms = Some(stream.created.as_millis());
-    Ok(Listing { name, created_ms, after, filter })
+    Ok(Listing { id, created_ms, after, filter })
 }
 
 fn read_filter(filter: &ShardFilter<'_>, stream: &Stream, now: Timestamp) -> Result<Filter, Error> {
@@ -204,7 +203,7 @@ fn token(stream: &Stream, after: ShardId, filter: Filter, now: Timestamp) -> Vec
     payload
 }
 
-fn open(kinesis: &Kinesis, who: &Principal, token: &str, now: Timestamp) -> Result<Listing, Error> {
+fn open(kinesis: &Kinesis, call: &Call, token: &str, now: Timestamp) -> Result<Listing, Error> {
     let read = |payload: Vec<u8>| {
         let mut fields = Fields(&payload);
         let issued = Timestamp::from_millis(fields.u64()?);
@@ -219,10 +218,10 @@ fn open(kinesis: &Kinesis, who: &Principal, token: &str, now: Timestamp) -> Resu
             4 => Filter::From(Timestamp::from_millis(value)),
             _ => return None,
         };
-        let name = fields.text()?.parse().ok()?;
-        Some((issued, Listing { name, created_ms, after, filter }))
+        let id = StreamKey { scope: call.scope().clone(), name: fields.text()?.parse().ok()? };
+        Some((issued, Listing { id, created_ms, after, filter }))
     };
-    let opened = kinesis.sealer.unseal(Kind::Shards, who.scope(), token).and_then(read);
+    let opened = kinesis.sealer.unseal(Kind::Shards, call.scope(), token).and_then(read);
     let (issued, listing) =
         opened.ok_or_else(|| Error::InvalidArgument("Invalid NextToken.".to_owned()))?;
     if now.since(issued) > ITERATOR_LIFE {

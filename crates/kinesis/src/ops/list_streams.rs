@@ -4,11 +4,11 @@ use bytes::Bytes;
 use hydrant_core::Timestamp;
 use hydrant_core::limits::ITERATOR_LIFE;
 use hydrant_core::names::StreamName;
-use hydrant_wire::Principal;
-use hydrant_wire::shape::{Integer, Text, parse};
+use hydrant_wire::Call;
+use hydrant_wire::shape::{Epoch, Integer, Text};
 use serde::{Deserialize, Serialize};
 
-use super::{StreamModeDetails, json};
+use super::StreamModeDetails;
 use crate::Kinesis;
 use crate::error::Error;
 use crate::iterator::expiry;
@@ -46,11 +46,11 @@ struct Summary {
     stream_arn: String,
     stream_status: &'static str,
     stream_mode_details: StreamModeDetails,
-    stream_creation_timestamp: f64,
+    stream_creation_timestamp: Epoch,
 }
 
-pub(super) fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
-    let request: Request<'_> = parse(body)?;
+pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
+    let request: Request<'_> = call.read()?;
     let mut checks = Checks::new();
     checks.number("limit", request.limit, 1, 10_000);
     let start = request.exclusive_start_stream_name.as_ref();
@@ -65,18 +65,18 @@ pub(super) fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Byt
             ));
         }
         (Some(name), None) => name.parse().ok(),
-        (None, Some(token)) => Some(open(kinesis, who, token, now)?),
+        (None, Some(token)) => Some(open(kinesis, call, token, now)?),
         (None, None) => None,
     };
     let limit = request.limit.map_or(LIMIT_DEFAULT, |n| n.0 as usize);
-    let mut streams = kinesis.catalog.list(who.scope(), after.as_ref(), usize::MAX);
+    let mut streams = kinesis.catalog.list(call.scope(), after.as_ref(), usize::MAX);
     streams.retain(|s| s.status(now).is_some());
     let more = streams.len() > limit;
     streams.truncate(limit);
     let next_token = streams.last().filter(|_| more).map(|last| {
         let mut payload = now.as_millis().to_be_bytes().to_vec();
         put_text(&mut payload, last.name.as_str());
-        kinesis.sealer.seal(Kind::Streams, who.scope(), &payload, 0)
+        kinesis.sealer.seal(Kind::Streams, call.scope(), &payload, 0)
     });
     let summaries = streams.iter().filter_map(|stream| {
         Some(Summary {
@@ -84,28 +84,23 @@ pub(super) fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Byt
             stream_arn: stream.arn().to_string(),
             stream_status: stream.status(now)?.as_str(),
             stream_mode_details: stream.mode.into(),
-            stream_creation_timestamp: stream.created.as_secs_f64(),
+            stream_creation_timestamp: Epoch(stream.created),
         })
     });
-    json(&Reply {
+    Ok(call.write(&Reply {
         stream_names: streams.iter().map(|s| s.name.to_string()).collect(),
         has_more_streams: more,
         next_token,
         stream_summaries: summaries.collect(),
-    })
+    })?)
 }
 
-fn open(
-    kinesis: &Kinesis,
-    who: &Principal,
-    token: &str,
-    now: Timestamp,
-) -> Result<StreamName, Error> {
+fn open(kinesis: &Kinesis, call: &Call, token: &str, now: Timestamp) -> Result<StreamName, Error> {
     let read = |payload: Vec<u8>| {
         let mut fields = Fields(&payload);
         Some((Timestamp::from_millis(fields.u64()?), fields.text()?.parse().ok()?))
     };
-    let opened = kinesis.sealer.unseal(Kind::Streams, who.scope(), token).and_then(read);
+    let opened = kinesis.sealer.unseal(Kind::Streams, call.scope(), token).and_then(read);
     let (issued, name) =
         opened.ok_or_else(|| Error::InvalidArgument("Invalid NextToken.".to_owned()))?;
     if now.since(issued) > ITERATOR_LIFE {

@@ -1,14 +1,13 @@
 //! `ListTagsForResource`: the tags of the stream of an ARN.
 
 use bytes::Bytes;
-use hydrant_wire::Principal;
-use hydrant_wire::shape::{Text, parse};
+use hydrant_wire::Call;
+use hydrant_wire::shape::Text;
 use serde::{Deserialize, Serialize};
 
-use super::json;
 use crate::Kinesis;
 use crate::error::Error;
-use crate::streams::{name_of, refuse};
+use crate::streams::Named;
 use crate::tags::{self, Tag};
 use crate::validate::{Checks, STREAM_ARN};
 
@@ -27,14 +26,14 @@ struct Reply<'a> {
     tags: Vec<Tag<'a>>,
 }
 
-pub(super) fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
-    let request: Request<'_> = parse(body)?;
+pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
+    let request: Request<'_> = call.read()?;
+    let named = Named::by(&None, &request.resource_arn, &request.stream_id);
     let mut checks = Checks::new();
     checks.required("resourceARN", request.resource_arn.as_ref());
     checks.text("resourceARN", request.resource_arn.as_ref(), &STREAM_ARN);
     checks.finish()?;
-    refuse(&[("StreamId", request.stream_id.is_some())])?;
-    let name = name_of(who, "ListTagsForResource", None, request.resource_arn.as_ref())?;
-    let stream = kinesis.find(who, &name)?.held.stream;
-    json(&Reply { tags: tags::shown(&stream, None).collect() })
+    let id = kinesis.named(call, &named)?;
+    let stream = kinesis.find(&id)?.held.stream;
+    Ok(call.write(&Reply { tags: tags::shown(&stream, None).collect() })?)
 }

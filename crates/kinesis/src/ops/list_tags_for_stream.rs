@@ -2,14 +2,13 @@
 
 use bytes::Bytes;
 use hydrant_core::limits::TAGS_MAX;
-use hydrant_wire::Principal;
-use hydrant_wire::shape::{Integer, Text, parse};
+use hydrant_wire::Call;
+use hydrant_wire::shape::{Integer, Text};
 use serde::{Deserialize, Serialize};
 
-use super::json;
 use crate::Kinesis;
 use crate::error::Error;
-use crate::streams::{name_of, refuse};
+use crate::streams::Named;
 use crate::tags::{self, Tag};
 use crate::validate::{Checks, TAG_KEY};
 
@@ -34,20 +33,19 @@ struct Reply<'a> {
     has_more_tags: bool,
 }
 
-pub(super) fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
-    let request: Request<'_> = parse(body)?;
+pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
+    let request: Request<'_> = call.read()?;
+    let named = Named::by(&request.stream_name, &request.stream_arn, &request.stream_id);
     let mut checks = Checks::new();
     checks.number("limit", request.limit, 1, TAGS_MAX as i64);
     let after = request.exclusive_start_tag_key.as_ref();
     checks.text("exclusiveStartTagKey", after, &TAG_KEY);
-    checks.stream(request.stream_name.as_ref(), request.stream_arn.as_ref());
+    checks.stream(&named);
     checks.finish()?;
-    refuse(&[("StreamId", request.stream_id.is_some())])?;
-    let (name, arn) = (request.stream_name.as_ref(), request.stream_arn.as_ref());
-    let name = name_of(who, "ListTagsForStream", name, arn)?;
-    let stream = kinesis.find(who, &name)?.held.stream;
+    let id = kinesis.named(call, &named)?;
+    let stream = kinesis.find(&id)?.held.stream;
     let limit = request.limit.map_or(TAGS_MAX, |n| n.0 as usize);
     let mut rest = tags::shown(&stream, after.map(|key| &**key));
     let tags: Vec<_> = rest.by_ref().take(limit).collect();
-    json(&Reply { tags, has_more_tags: rest.next().is_some() })
+    Ok(call.write(&Reply { tags, has_more_tags: rest.next().is_some() })?)
 }

@@ -3,16 +3,15 @@
 use bytes::Bytes;
 use hydrant_core::record::RecordBatch;
 use hydrant_core::sequence::SequenceNumber;
-use hydrant_wire::Principal;
-use hydrant_wire::shape::{Blob, Flag, Text, parse};
+use hydrant_wire::Call;
+use hydrant_wire::shape::{Blob, Flag, Text};
 use serde::{Deserialize, Serialize};
 
-use super::json;
 use crate::Kinesis;
 use crate::error::Error;
 use crate::put;
 use crate::route::Routes;
-use crate::streams::{name_of, refuse};
+use crate::streams::{Named, StreamKey, refuse};
 use crate::validate::{Checks, SEQUENCE_NUMBER};
 
 #[derive(Deserialize)]
@@ -42,59 +41,56 @@ struct Reply {
     sequence_number: String,
 }
 
-pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
-    let request: Request<'_> = parse(body)?;
+pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
+    let request: Request<'_> = call.read()?;
+    let named = Named::by(&request.stream_name, &request.stream_arn, &request.stream_id);
     let mut checks = Checks::new();
     let ordering = request.sequence_number_for_ordering.as_ref();
     checks.text("sequenceNumberForOrdering", ordering, &SEQUENCE_NUMBER);
     let (key, explicit) = (request.partition_key.as_ref(), request.explicit_hash_key.as_ref());
     put::check(&mut checks, String::new, key, explicit, request.data.as_ref());
-    checks.stream(request.stream_name.as_ref(), request.stream_arn.as_ref());
+    checks.stream(&named);
     // AWS reads the whole request before it checks any of it.
     checks.finish().map_err(|e| put::unreadable(request.data.as_ref()).unwrap_or(e))?;
-    refuse(&[
-        ("StreamId", request.stream_id.is_some()),
-        ("DryRun", request.dry_run.is_some_and(|f| f.0)),
-    ])?;
+    refuse(&[("DryRun", request.dry_run.is_some_and(|f| f.0))])?;
     let key = request.partition_key.as_deref().unwrap_or_default();
     let mut data = Vec::new();
     if let Some(blob) = &request.data {
         blob.decode_into(&mut data)?;
     }
     let explicit = put::hash_key(explicit)?;
-    let (name, arn) = (request.stream_name.as_ref(), request.stream_arn.as_ref());
-    let name = name_of(who, "PutRecord", name, arn)?;
-    let held = kinesis.usable(who, &name)?;
+    let id = kinesis.named(call, &named)?;
+    let held = kinesis.usable(&id)?;
     let stream = &held.stream;
     if let Some(text) = ordering {
-        check_ordering(kinesis, who, name.as_str(), text)?;
+        check_ordering(kinesis, &id, text)?;
     }
     let route = Routes::of(&held).shard(key, explicit);
-    let (_, shard) = route.ok_or_else(|| no_shard(name.as_str()))?;
+    let (_, shard) = route.ok_or_else(|| no_shard(id.name.as_str()))?;
     let mut batch = RecordBatch::with_capacity(1, key.len() + data.len());
     batch.push(key.as_bytes(), &data);
     let put = kinesis.log.append(shard.uid, batch).await;
     let index = put.map_err(|e| put::refusal(e, stream, shard.id))?.get().first;
     metrics::counter!("hydrant_kinesis_records_put_total").increment(1);
     metrics::counter!("hydrant_kinesis_bytes_put_total").increment((key.len() + data.len()) as u64);
-    json(&Reply {
+    Ok(call.write(&Reply {
         shard_id: shard.id.to_string(),
         sequence_number: shard.sequence_number(index).to_string(),
-    })
+    })?)
 }
 
 /// The number only has to be one that was given out: records of a shard are numbered in the order of
 /// their acknowledgements anyway, so a later put is always above an earlier one.
-fn check_ordering(kinesis: &Kinesis, who: &Principal, name: &str, text: &str) -> Result<(), Error> {
+fn check_ordering(kinesis: &Kinesis, id: &StreamKey, text: &str) -> Result<(), Error> {
     let now = kinesis.clock.now().as_secs();
     let number: Option<SequenceNumber> = text.parse().ok();
     if number.is_some_and(|n| n.record_s <= now + 1) {
         return Ok(());
     }
     Err(Error::InvalidArgument(format!(
-        "ExclusiveMinimumSequenceNumber {text} used in PutRecord on stream {name} under account {} is \
+        "ExclusiveMinimumSequenceNumber {text} used in PutRecord on stream {} under account {} is \
          invalid.",
-        who.scope().account
+        id.name, id.scope.account
     )))
 }
 

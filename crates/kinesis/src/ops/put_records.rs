@@ -9,8 +9,8 @@ use hydrant_core::limits::{PUT_RECORDS_BYTES_MAX, PUT_RECORDS_MAX};
 use hydrant_core::log::LogError;
 use hydrant_core::record::RecordBatch;
 use hydrant_core::sequence::IndexRange;
-use hydrant_wire::Principal;
-use hydrant_wire::shape::{Blob, Flag, List, Structure, Text, parse};
+use hydrant_wire::Call;
+use hydrant_wire::shape::{Blob, Flag, List, Structure, Text};
 use serde::Deserialize;
 
 use super::put_record::no_shard;
@@ -18,7 +18,7 @@ use crate::Kinesis;
 use crate::error::Error;
 use crate::put;
 use crate::route::Routes;
-use crate::streams::{name_of, not_found, refuse};
+use crate::streams::{Named, not_found, refuse};
 use crate::validate::Checks;
 
 /// Room for the reply to one record.
@@ -59,8 +59,8 @@ struct Group<'a> {
 /// Where a record went: the group, and its place in the group's batch.
 type Routed = (usize, u32);
 
-pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
-    let request: Request<'_> = parse(body)?;
+pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
+    let request: Request<'_> = call.read()?;
     let entries: Vec<&Entry<'_>> = match &request.records {
         Some(List(records)) => records.iter().flatten().map(|s| &s.0).collect(),
         None => Vec::new(),
@@ -68,7 +68,7 @@ pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Resu
     let bytes: usize = entries.iter().map(|e| e.size_bytes()).sum();
     // AWS reads the whole request before it checks any of it or looks for the stream.
     let blobs = || entries.iter().filter_map(|entry| entry.data.as_ref());
-    let found = find(kinesis, who, &request, &entries, bytes);
+    let found = find(kinesis, call, &request, &entries, bytes);
     let held = found.map_err(|e| put::unreadable(blobs()).unwrap_or(e))?;
     let (mut groups, routed) = group(&entries, &held, bytes)?;
 
@@ -79,14 +79,14 @@ pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Resu
 /// The stream of a request that may be put into it.
 fn find(
     kinesis: &Kinesis,
-    who: &Principal,
+    call: &Call,
     request: &Request<'_>,
     entries: &[&Entry<'_>],
     bytes: usize,
 ) -> Result<Held, Error> {
     check(request)?;
-    let (name, arn) = (request.stream_name.as_ref(), request.stream_arn.as_ref());
-    let name = name_of(who, "PutRecords", name, arn)?;
+    let id = kinesis
+        .named(call, &Named::by(&request.stream_name, &request.stream_arn, &request.stream_id))?;
     if bytes > PUT_RECORDS_BYTES_MAX {
         let limit = PUT_RECORDS_BYTES_MAX >> 20;
         return Err(Error::InvalidArgument(format!("Records size exceeds {limit} MB limit")));
@@ -94,7 +94,7 @@ fn find(
     for entry in entries {
         put::hash_key(entry.explicit_hash_key.as_ref())?;
     }
-    kinesis.usable(who, &name)
+    kinesis.usable(&id)
 }
 
 impl Entry<'_> {
@@ -128,12 +128,9 @@ fn check(request: &Request<'_>) -> Result<(), Error> {
             put::check(&mut checks, || at() + ".", key, explicit, entry.data.as_ref());
         }
     }
-    checks.stream(request.stream_name.as_ref(), request.stream_arn.as_ref());
+    checks.stream(&Named::by(&request.stream_name, &request.stream_arn, &request.stream_id));
     checks.finish()?;
-    refuse(&[
-        ("StreamId", request.stream_id.is_some()),
-        ("DryRun", request.dry_run.is_some_and(|f| f.0)),
-    ])
+    refuse(&[("DryRun", request.dry_run.is_some_and(|f| f.0))])
 }
 
 /// Decodes every record into the batch of its shard.

@@ -1,13 +1,13 @@
 //! `RemoveTagsFromStream`: removes the tags of these keys, as far as there are any.
 
 use bytes::Bytes;
-use hydrant_wire::Principal;
-use hydrant_wire::shape::{List, Text, parse};
+use hydrant_wire::Call;
+use hydrant_wire::shape::{List, Text};
 use serde::Deserialize;
 
 use crate::Kinesis;
 use crate::error::Error;
-use crate::streams::{name_of, refuse};
+use crate::streams::Named;
 use crate::tags;
 use crate::validate::Checks;
 
@@ -24,17 +24,16 @@ struct Request<'a> {
     tag_keys: Option<List<Option<Text<'a>>>>,
 }
 
-pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
-    let request: Request<'_> = parse(body)?;
+pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
+    let request: Request<'_> = call.read()?;
+    let named = Named::by(&request.stream_name, &request.stream_arn, &request.stream_id);
     let mut checks = Checks::new();
     checks.required("tagKeys", request.tag_keys.as_ref());
     tags::check_keys(&mut checks, request.tag_keys.as_ref());
-    checks.stream(request.stream_name.as_ref(), request.stream_arn.as_ref());
+    checks.stream(&named);
     checks.finish()?;
-    refuse(&[("StreamId", request.stream_id.is_some())])?;
-    let (name, arn) = (request.stream_name.as_ref(), request.stream_arn.as_ref());
-    let name = name_of(who, "RemoveTagsFromStream", name, arn)?;
+    let id = kinesis.named(call, &named)?;
     let keys = tags::keys(request.tag_keys.as_ref());
-    kinesis.retag(who, &name, |tags| tags.retain(|key, _| !keys.contains(&key.as_str()))).await?;
+    kinesis.retag(&id, |tags| tags.retain(|key, _| !keys.contains(&key.as_str()))).await?;
     Ok(Bytes::new())
 }

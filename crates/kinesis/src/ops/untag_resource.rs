@@ -1,13 +1,13 @@
 //! `UntagResource`: removes the tags of these keys from the stream of an ARN.
 
 use bytes::Bytes;
-use hydrant_wire::Principal;
-use hydrant_wire::shape::{List, Text, parse};
+use hydrant_wire::Call;
+use hydrant_wire::shape::{List, Text};
 use serde::Deserialize;
 
 use crate::Kinesis;
 use crate::error::Error;
-use crate::streams::{name_of, refuse};
+use crate::streams::Named;
 use crate::tags;
 use crate::validate::{Checks, STREAM_ARN};
 
@@ -22,17 +22,17 @@ struct Request<'a> {
     tag_keys: Option<List<Option<Text<'a>>>>,
 }
 
-pub(super) async fn run(kinesis: &Kinesis, who: &Principal, body: &[u8]) -> Result<Bytes, Error> {
-    let request: Request<'_> = parse(body)?;
+pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
+    let request: Request<'_> = call.read()?;
+    let named = Named::by(&None, &request.resource_arn, &request.stream_id);
     let mut checks = Checks::new();
     checks.required("tagKeys", request.tag_keys.as_ref());
     tags::check_keys(&mut checks, request.tag_keys.as_ref());
     checks.required("resourceARN", request.resource_arn.as_ref());
     checks.text("resourceARN", request.resource_arn.as_ref(), &STREAM_ARN);
     checks.finish()?;
-    refuse(&[("StreamId", request.stream_id.is_some())])?;
-    let name = name_of(who, "UntagResource", None, request.resource_arn.as_ref())?;
+    let id = kinesis.named(call, &named)?;
     let keys = tags::keys(request.tag_keys.as_ref());
-    kinesis.retag(who, &name, |tags| tags.retain(|key, _| !keys.contains(&key.as_str()))).await?;
+    kinesis.retag(&id, |tags| tags.retain(|key, _| !keys.contains(&key.as_str()))).await?;
     Ok(Bytes::new())
 }

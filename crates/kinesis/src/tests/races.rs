@@ -162,9 +162,9 @@ async fn a_store_that_is_crowded_from_the_start_ends_too() {
     assert!(matches!(claimed.unwrap(), Err(ControlError::Unavailable(_))));
     let clock = Arc::new(ManualClock::default());
     let log = Arc::new(MemoryLog::new(clock.clone()));
-    let random = Random::from_seed(1);
+    let random = Arc::new(Random::from_seed(1));
     let options = Options::default();
-    let opened = Kinesis::open(log, control.as_ref(), catalog, clock, &random, options);
+    let opened = Kinesis::open(log, control.as_ref(), catalog, clock, random, options);
     let opened = tokio::time::timeout(soon, opened).await;
     assert!(matches!(opened.unwrap(), Err(ControlError::Unavailable(_))));
 }
@@ -174,7 +174,7 @@ async fn what_is_deleted_under_way_is_not_found() {
     let world = World::new().await;
     world.create("s", 1).await;
     let name = "s".parse().unwrap();
-    let held = world.kinesis.catalog.get(world.who.scope(), &name).unwrap();
+    let held = world.kinesis.catalog.get(&world.scope, &name).unwrap();
     world.log.drop_shard(held.stream.shards[0].uid).await.unwrap();
     for more in [
         json!({ "ShardIteratorType": "LATEST" }),
@@ -195,7 +195,7 @@ async fn every_key_goes_to_the_open_shard_whose_range_holds_it() {
     let world = World::new().await;
     world.create("s", 7).await;
     let name = "s".parse().unwrap();
-    let held = world.kinesis.catalog.get(world.who.scope(), &name).unwrap();
+    let held = world.kinesis.catalog.get(&world.scope, &name).unwrap();
     // As after a merge: the middle one is closed, its keys are a later shard's.
     let mut stream = Stream::clone(&held.stream);
     let mut child = stream.shards[3].clone();

@@ -195,7 +195,7 @@ async fn the_end_of_a_closed_shard_names_its_children() {
     world.create("s", 1).await;
     world.put("s", "k", "last").await;
     let name = "s".parse().unwrap();
-    let held = world.kinesis.catalog.get(world.who.scope(), &name).unwrap();
+    let held = world.kinesis.catalog.get(&world.scope, &name).unwrap();
     let mut stream = held.stream.as_ref().clone();
     world.log.seal(stream.shards[0].uid).await.unwrap();
     let now = world.clock.now();
@@ -391,7 +391,7 @@ async fn a_shard_that_takes_nothing_fails_its_own_records_only() {
     let world = World::on(clock, log.clone(), Arc::new(MemoryControl::new())).await;
     world.create("s", 3).await;
     let name = "s".parse().unwrap();
-    let held = world.kinesis.catalog.get(world.who.scope(), &name).unwrap();
+    let held = world.kinesis.catalog.get(&world.scope, &name).unwrap();
     let shards = &held.stream.shards;
     *log.refuse.lock() = vec![
         (shards[1].uid, LogError::Full),

@@ -139,7 +139,7 @@ async fn accounts_and_regions_do_not_see_each_other() {
     let mut world = World::new().await;
     world.create("s", 1).await;
     let iterator = world.horizon("s", "0").await;
-    world.who = principal("eu-west-1");
+    world.scope = scope("eu-west-1");
     assert_eq!(world.ok("ListStreams", json!({})).await["StreamNames"], json!([]));
     let body = json!({ "StreamName": "s" });
     assert_eq!(world.no("DescribeStream", body).await.0, "ResourceNotFoundException");

@@ -9,7 +9,6 @@ use http_body::Frame;
 use hydrant_core::{Clock, Timestamp};
 
 use super::*;
-use crate::api::Principal;
 use crate::sigv4::Credentials;
 
 struct Fixed;
@@ -28,15 +27,16 @@ impl JsonService for Echo {
         "Kinesis_20131202"
     }
 
-    async fn call(&self, who: &Principal, operation: &str, body: Bytes) -> Result<Bytes, ApiError> {
-        match operation {
-            "Echo" => Ok(body),
+    async fn call(&self, call: Call) -> Result<Reply, ApiError> {
+        let whole = match call.operation.as_str() {
+            "Echo" => Ok(call.body),
             "Empty" => Ok(Bytes::new()),
-            "Who" => Ok(who.scope().to_string().into()),
+            "Who" => Ok(call.scope().to_string().into()),
             "Break" => Err(ApiError::internal("the disk is on fire")),
-            "Parse" => crate::shape::parse::<serde::de::IgnoredAny>(&body).map(|_| Bytes::new()),
+            "Parse" => call.read::<serde::de::IgnoredAny>().map(|_| Bytes::new()),
             _ => Err(ApiError::new("UnknownOperationException", "")),
-        }
+        };
+        whole.map(Reply::from)
     }
 }
 
@@ -105,10 +105,10 @@ impl JsonService for Slow {
         "Kinesis_20131202"
     }
 
-    async fn call(&self, _: &Principal, _: &str, _: Bytes) -> Result<Bytes, ApiError> {
+    async fn call(&self, _: Call) -> Result<Reply, ApiError> {
         tokio::time::sleep(Duration::from_secs(1)).await;
         self.0.notify_one();
-        Ok(Bytes::new())
+        Ok(Bytes::new().into())
     }
 }
 
