@@ -127,16 +127,24 @@ impl Call {
 pub enum Reply {
     /// All of it, in the request's format; an empty one is an empty body, as AWS sends it.
     Whole(Bytes),
+    /// A refusal that says more than a name and a text: the service has written all of it, in the
+    /// request's format.
+    Refused {
+        /// HTTP status: 400 for the caller's errors, 500 and 503 for ours.
+        status: u16,
+        /// The whole body.
+        body: Bytes,
+    },
     /// Frames of an event stream, each sent as soon as it is there. Dropped when the client goes.
     Stream(BoxStream<'static, Bytes>),
 }
 
 impl Reply {
-    /// The whole reply, if it is no stream.
+    /// The whole reply, if it is no refusal and no stream.
     pub fn whole(self) -> Option<Bytes> {
         match self {
             Self::Whole(bytes) => Some(bytes),
-            Self::Stream(_) => None,
+            Self::Refused { .. } | Self::Stream(_) => None,
         }
     }
 }
@@ -145,6 +153,9 @@ impl std::fmt::Debug for Reply {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Whole(bytes) => f.debug_tuple("Whole").field(bytes).finish(),
+            Self::Refused { status, body } => {
+                f.debug_struct("Refused").field("status", status).field("body", body).finish()
+            }
             Self::Stream(_) => f.write_str("Stream"),
         }
     }
@@ -165,6 +176,12 @@ pub trait JsonService: Send + Sync + 'static {
     /// Whether it takes requests in this format. JSON, unless the service says more.
     fn speaks(&self, format: Format) -> bool {
         format == Format::Json
+    }
+
+    /// Whether its replies carry the CRC-32 of their body in `x-amz-crc32`, as DynamoDB's do: older
+    /// SDKs compare it.
+    fn has_checksums(&self) -> bool {
+        false
     }
 
     /// Runs one operation. An unknown one is `UnknownOperationException`.

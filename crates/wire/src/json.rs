@@ -141,20 +141,24 @@ impl JsonFront {
             if body.is_empty() || !is_shallow(&body) {
                 return Err(ApiError::new("SerializationException", ""));
             }
-            let service = Arc::clone(service);
+            let called = Arc::clone(service);
             let (principal, operation) = (caller.principal, operation.to_owned());
             let call = Call { principal, operation, format, body };
             // On a task of its own, because a client that hangs up drops this future: what an
             // operation has begun it finishes, so that a row and the copy of it do not part.
             let call = tokio::spawn(async move {
                 let _room = room;
-                service.call(call).await
+                called.call(call).await
             });
             call.await.unwrap_or_else(|e| Err(ApiError::internal(e.to_string())))
         };
         let reply = called.await.map_err(|e| error_response(&e, parts))?;
         Ok(match reply {
-            Reply::Whole(body) => typed(StatusCode::OK, reply_type(&parts.headers), body),
+            Reply::Whole(body) => answered(StatusCode::OK, body, service, parts),
+            Reply::Refused { status, body } => {
+                let status = StatusCode::from_u16(status);
+                answered(status.unwrap_or(StatusCode::BAD_REQUEST), body, service, parts)
+            }
             Reply::Stream(frames) => {
                 let frames = frames.map(|bytes| Ok(Frame::data(bytes)));
                 let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
@@ -258,6 +262,8 @@ fn cbor_refusal() -> Bytes {
 
 fn kind_of(target: &'static str) -> ServiceKind {
     match target.split('_').next().unwrap_or(target) {
+        "DynamoDB" => ServiceKind::Json("dynamodb"),
+        "GraniteServiceVersion20100801" => ServiceKind::Json("monitoring"),
         "Kinesis" => ServiceKind::Json("kinesis"),
         "Firehose" => ServiceKind::Json("firehose"),
         other => ServiceKind::Json(other),
@@ -280,6 +286,25 @@ fn reply_type(headers: &HeaderMap) -> &'static str {
         CBOR => CBOR,
         _ => "application/x-amz-json-1.1",
     }
+}
+
+/// A service's own words, with their checksum where it gives one.
+fn answered(
+    status: StatusCode,
+    body: Bytes,
+    service: &Arc<dyn JsonService>,
+    parts: &Parts,
+) -> Response<ReplyBody> {
+    let checksum = service.has_checksums().then(|| {
+        let mut crc = flate2::Crc::new();
+        crc.update(&body);
+        crc.sum()
+    });
+    let mut response = typed(status, reply_type(&parts.headers), body);
+    if let Some(sum) = checksum {
+        response.headers_mut().insert("x-amz-crc32", HeaderValue::from(sum));
+    }
+    response
 }
 
 fn typed(status: StatusCode, media_type: &'static str, body: Bytes) -> Response<ReplyBody> {

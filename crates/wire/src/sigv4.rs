@@ -376,6 +376,11 @@ impl Verifier {
     }
 }
 
+/// The service that a request's signature is scoped to, proven by nothing: for choosing who answers.
+pub fn claimed_service(parts: &Parts) -> Option<String> {
+    claim::read(parts).ok().map(|claim| claim.service)
+}
+
 /// Every header that changes what a request means has to be signed.
 fn check_signed_headers(parts: &Parts, claim: &Claim) -> Result<(), AuthError> {
     let signed = |name: &str| claim.signed_headers.split(';').any(|s| s == name);
