@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    self, BinaryOperator, CaseWhen, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
+    self, BinaryOperator, CaseWhen, Distinct, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
     Join, JoinConstraint, JoinOperator, LimitClause, ObjectName, Query, Select, SelectItem,
     TableAlias, TableFactor, TableWithJoins, UnaryOperator, Value, VisitMut, VisitorMut,
 };
@@ -119,6 +119,9 @@ impl VisitorMut for Rewriter<'_> {
             }
             self.ctes.extend(with.cte_tables.iter().map(|c| c.alias.name.value.clone()));
         }
+        if !query.locks.is_empty() || query.for_clause.is_some() {
+            return ControlFlow::Break(unsupported("FOR after a query: hydrant locks no rows"));
+        }
         if let Some(LimitClause::LimitOffset { limit, offset, .. }) = &mut query.limit_clause {
             limit.iter_mut().for_each(number_of_text);
             offset.iter_mut().for_each(|o| number_of_text(&mut o.value));
@@ -127,6 +130,9 @@ impl VisitorMut for Rewriter<'_> {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<SqlError> {
+        if matches!(select.distinct, Some(Distinct::On(_))) {
+            return ControlFlow::Break(unsupported("DISTINCT ON: use QUALIFY ROW_NUMBER() OVER (…) = 1"));
+        }
         name_columns(select);
         flow(self.flatten_from(select))
     }
@@ -395,6 +401,10 @@ impl Rewriter<'_> {
                 let inner = Expr::Value(typed.value.clone());
                 *expr = cast_call(inner, &written, false);
             }
+            Expr::RLike { negated, expr: inner, pattern, .. } => {
+                let matches = super::functions::matches_whole(inner, pattern, None);
+                *expr = if *negated { not(matches) } else { matches };
+            }
             Expr::BinaryOp { left, op, right } => match op {
                 BinaryOperator::And | BinaryOperator::Or => {
                     as_boolean(left);
@@ -419,9 +429,12 @@ impl Rewriter<'_> {
             Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner } if is_path(inner) => {
                 wrap(inner, "number$");
             }
+            Expr::Substring { expr: inner, substring_from: Some(from), substring_for, .. } => {
+                let length = substring_for.as_deref();
+                *expr = super::functions::substring(inner, from, length);
+            }
             Expr::Like { expr: inner, .. }
             | Expr::ILike { expr: inner, .. }
-            | Expr::Substring { expr: inner, .. }
             | Expr::Trim { expr: inner, .. } => wrap(inner, "text$"),
             Expr::Position { r#in, .. } => wrap(r#in, "text$"),
             Expr::Extract { expr: inner, .. } => wrap(inner, "moment$"),

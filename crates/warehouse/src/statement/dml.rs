@@ -12,7 +12,7 @@ use hydrant_core::warehouse::OnError;
 use super::SqlSession;
 use crate::answer::{self, Cell, Head, INT, TEXT};
 use crate::catalog::{Table, shown};
-use crate::error::{SqlResult, datafusion, error, internal, unsupported};
+use crate::error::{SqlResult, datafusion, error, internal, syntax, unsupported};
 use crate::history::{LoadRow, Status};
 use crate::load::{Load, plan_copy, targets, to_column};
 use crate::query;
@@ -53,7 +53,11 @@ impl SqlSession {
         let table: Table = catalog.expect(Kind::Table, &name).await?.row;
         let mut columns = Vec::new();
         for column in &insert.columns {
-            columns.extend(name_of(column)?.pop());
+            let column = name_of(column)?.pop().unwrap_or_default();
+            if columns.contains(&column) {
+                return Err(syntax(format!("duplicate column name '{column}'")));
+            }
+            columns.push(column);
         }
         let columns = (!columns.is_empty()).then_some(columns);
         let targets = targets(&table, columns.as_deref())?;
