@@ -16,7 +16,7 @@ use datafusion::arrow::datatypes::{
 use datafusion::error::DataFusionError;
 
 use super::moment;
-use super::number::{out_of_range, parse_decimal, parse_float};
+use super::number::{order_key, out_of_range, parse_decimal, parse_float};
 use crate::error::{SqlResult, datafusion, error, unsupported};
 use crate::json::raw::{Kind, kind, unquote};
 use crate::json::write;
@@ -292,6 +292,35 @@ fn cast_typed(from: &ArrayRef, to: Written, lenient: bool) -> SqlResult<ArrayRef
         }
         _ => arrow(from, &target, lenient).map_err(|_| no_cast(from.data_type(), to)),
     }
+}
+
+/// Keys that sort numbers, those of VARIANTs among them, by value and to the last digit.
+pub(super) fn exact_keys(from: &ArrayRef) -> SqlResult<ArrayRef> {
+    let mut out = StringBuilder::with_capacity(from.len(), from.len() * 16);
+    let mut put = |value: Option<Cow<'_, str>>| -> SqlResult<()> {
+        match value {
+            Some(text) => out.append_value(order_key(&text)?),
+            None => out.append_null(),
+        }
+        Ok(())
+    };
+    if from.data_type() == &DataType::LargeUtf8 {
+        for json in from.as_string::<i64>() {
+            match json.map_or(Input::Null, Input::json) {
+                Input::Null => put(None)?,
+                row => put(Some(match row.scalar("FIXED")?.as_ref() {
+                    "true" => Cow::Borrowed("1"),
+                    "false" => Cow::Borrowed("0"),
+                    text => Cow::Owned(text.to_owned()),
+                }))?,
+            }
+        }
+    } else {
+        for text in &texts(from)? {
+            put(text.map(Cow::Borrowed))?;
+        }
+    }
+    Ok(Arc::new(out.finish()))
 }
 
 fn no_cast(from: &DataType, to: Written) -> SqlError {

@@ -20,8 +20,16 @@ pub(crate) fn out_of_range(precision: u8, scale: u8, value: &str) -> SqlError {
     error(100_039, "22003", text)
 }
 
-/// The number a text is, times `10^scale`, rounded half away from zero.
-pub(crate) fn parse_decimal(text: &str, precision: u8, scale: u8) -> SqlResult<i128> {
+/// The parts of a number's text: whether it is below zero, its digits before and behind the point,
+/// and its exponent.
+struct Parts<'a> {
+    negative: bool,
+    whole: &'a str,
+    fraction: &'a str,
+    exponent: i64,
+}
+
+fn parts(text: &str) -> SqlResult<Parts<'_>> {
     let bad = || not_a_number(text);
     let trimmed = text.trim();
     let (negative, unsigned) = match trimmed.as_bytes().first() {
@@ -34,10 +42,42 @@ pub(crate) fn parse_decimal(text: &str, precision: u8, scale: u8) -> SqlResult<i
         None => (unsigned, 0),
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let digits = || whole.bytes().chain(fraction.bytes());
-    if digits().next().is_none() || !digits().all(|b| b.is_ascii_digit()) {
+    let mut digits = whole.bytes().chain(fraction.bytes()).peekable();
+    if digits.peek().is_none() || !digits.all(|b| b.is_ascii_digit()) {
         return Err(bad());
     }
+    Ok(Parts { negative, whole, fraction, exponent })
+}
+
+/// Bound of the exponent in a key: what is beyond it counts as one.
+const KEY_EXPONENT_MAX: i64 = 49_999;
+
+/// A text that sorts as the number sorts, and is the same for the same number however it is written.
+pub(crate) fn order_key(text: &str) -> SqlResult<String> {
+    let Parts { negative, whole, fraction, exponent } = parts(text)?;
+    let digits = [whole, fraction].concat();
+    let significant = digits.trim_start_matches('0');
+    // The number is 0.SIGNIFICANT times ten to this power.
+    let leading = (digits.len() - significant.len()) as i64;
+    let power = (whole.len() as i64 - leading).saturating_add(exponent);
+    let power = power.clamp(-KEY_EXPONENT_MAX, KEY_EXPONENT_MAX);
+    let significant = significant.trim_end_matches('0');
+    Ok(match (significant.is_empty(), negative) {
+        (true, _) => "1".to_owned(),
+        (false, false) => format!("2{:05}{significant}", power + KEY_EXPONENT_MAX),
+        (false, true) => {
+            let mirrored = significant.bytes().map(|b| char::from(b'9' - (b - b'0')));
+            let mirrored: String = mirrored.collect();
+            // Behind every digit, so that the longer of two with the same beginning comes first.
+            format!("0{:05}{mirrored}~", KEY_EXPONENT_MAX - power)
+        }
+    })
+}
+
+/// The number a text is, times `10^scale`, rounded half away from zero.
+pub(crate) fn parse_decimal(text: &str, precision: u8, scale: u8) -> SqlResult<i128> {
+    let Parts { negative, whole, fraction, exponent } = parts(text)?;
+    let digits = || whole.bytes().chain(fraction.bytes());
     let range = || out_of_range(precision, scale, text);
     if exponent.abs() > EXPONENT_MAX {
         return if exponent < 0 || digits().all(|b| b == b'0') { Ok(0) } else { Err(range()) };
@@ -80,6 +120,16 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    fn a_key_is_the_same_for_the_same_number() {
+        for (a, b) in
+            [("1", "1.0"), ("1e3", "1000"), ("-0.50", "-5e-1"), ("0", "-0.00"), ("7", "007")]
+        {
+            assert_eq!(order_key(a), order_key(b), "{a} {b}");
+        }
+        assert_ne!(order_key("9007199254740993"), order_key("9007199254740992"));
+    }
+
+    #[test]
     fn decimals_are_exact_and_round_half_away_from_zero() {
         let parse = |t, p, s| parse_decimal(t, p, s).ok();
         assert_eq!(
@@ -107,8 +157,18 @@ mod tests {
         }
 
         #[test]
+        fn keys_sort_as_numbers_do(a in -1_000_000i64..1_000_000, b in -1_000_000i64..1_000_000,
+                                   s in 0u8..9, t in 0u8..9) {
+            let text = |n: i64, scale: u8| format!("{n}e-{scale}");
+            let value = |n: i64, scale: u8| i128::from(n) * 10_i128.pow(9 - u32::from(scale));
+            let (x, y) = (order_key(&text(a, s)).unwrap(), order_key(&text(b, t)).unwrap());
+            prop_assert_eq!(x.cmp(&y), value(a, s).cmp(&value(b, t)));
+        }
+
+        #[test]
         fn nothing_panics(text in "[-+.0-9eE]{0,50}", scale in 0u8..38) {
             let _ = parse_decimal(&text, 38, scale);
+            let _ = order_key(&text);
         }
     }
 }

@@ -10,7 +10,7 @@ use datafusion::arrow::array::{
 use datafusion::arrow::datatypes::{DataType, Decimal128Type, Field, Int64Type};
 
 use super::cast::{self, text_of};
-use super::number::parse_float;
+use super::number::order_key;
 use super::{Function, row_text};
 use crate::error::{SqlResult, error, internal, syntax, unsupported};
 use crate::json::path::{self, Step};
@@ -50,6 +50,13 @@ pub(super) fn functions() -> Vec<Function> {
                 true => cast::cast(&args[0], plain(ColumnType::Real), false),
                 false => Ok(Arc::clone(&args[0])),
             },
+        ),
+        // A key that compares a VARIANT with a NUMBER to the last digit, the same for both.
+        Function::new(
+            "exact$",
+            1..=1,
+            |_| Ok(DataType::Utf8),
+            |args, _| cast::exact_keys(&args[0]),
         ),
         // A key that sorts VARIANTs: numbers by value, texts by text.
         Function::new("order$", 1..=1, |_| Ok(DataType::Utf8), |args, _| order_keys(&args[0])),
@@ -326,11 +333,7 @@ fn order_keys(array: &ArrayRef) -> SqlResult<ArrayRef> {
     let mut out = StringBuilder::new();
     for value in values {
         let key = value.filter(|j| kind(j) != Some(Kind::Null)).map(|json| match kind(json) {
-            Some(Kind::Number) => {
-                let bits = parse_float(json).unwrap_or_default().to_bits();
-                let sortable = if bits >> 63 == 0 { bits | 1 << 63 } else { !bits };
-                format!("1{sortable:016x}")
-            }
+            Some(Kind::Number) => format!("1{}", order_key(json).unwrap_or_default()),
             Some(Kind::False) => "20".to_owned(),
             Some(Kind::True) => "21".to_owned(),
             Some(Kind::Array) => format!("4{}", write::compact(json)),

@@ -43,6 +43,11 @@ fn is_variant(t: &DataType) -> bool {
     t == &DataType::LargeUtf8
 }
 
+/// Whether a type's numbers have all their digits.
+fn is_exact(t: &DataType) -> bool {
+    t.is_integer() || matches!(t, DataType::Decimal128(..))
+}
+
 fn is_text(t: &DataType) -> bool {
     matches!(t, DataType::Utf8 | DataType::Utf8View)
 }
@@ -102,6 +107,9 @@ impl ExprPlanner for Operators {
 fn compared(l: Expr, left: &DataType, r: Expr, right: &DataType) -> DfResult<(Expr, Expr)> {
     if is_variant(left) && is_variant(right) {
         return Ok((call("order$", vec![l])?, call("order$", vec![r])?));
+    }
+    if is_variant(left) && is_exact(right) || is_exact(left) && is_variant(right) {
+        return Ok((call("exact$", vec![l])?, call("exact$", vec![r])?));
     }
     if is_variant(left) || (is_text(left) && !is_text(right) && !is_variant(right)) {
         return Ok((like(l, right)?, r));

@@ -33,6 +33,7 @@ const TAKES_VARIANT: &[&str] = &[
     "cast$",
     "text$",
     "number$",
+    "exact$",
     "order$",
     "comparable$",
     "moment$",

@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    self, BinaryOperator, CaseWhen, Distinct, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
-    Join, JoinConstraint, JoinOperator, LimitClause, ObjectName, Query, Select, SelectItem,
-    TableAlias, TableFactor, TableWithJoins, UnaryOperator, Value, VisitMut, VisitorMut,
+    self, BinaryOperator, CaseWhen, Distinct, Expr, FunctionArg, FunctionArgExpr,
+    FunctionArguments, Ident, Join, JoinConstraint, JoinOperator, LimitClause, ObjectName, Query,
+    Select, SelectItem, TableAlias, TableFactor, TableWithJoins, UnaryOperator, Value, VisitMut,
+    VisitorMut,
 };
 
 use super::build::{call, cast_call, int, text};
@@ -131,7 +132,9 @@ impl VisitorMut for Rewriter<'_> {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<SqlError> {
         if matches!(select.distinct, Some(Distinct::On(_))) {
-            return ControlFlow::Break(unsupported("DISTINCT ON: use QUALIFY ROW_NUMBER() OVER (…) = 1"));
+            return ControlFlow::Break(unsupported(
+                "DISTINCT ON: use QUALIFY ROW_NUMBER() OVER (…) = 1",
+            ));
         }
         name_columns(select);
         flow(self.flatten_from(select))
@@ -492,12 +495,13 @@ fn in_list(expr: &Expr, list: &[Expr]) -> Option<Expr> {
     let function = if all(|v| matches!(v, Value::SingleQuotedString(_))) {
         "text$"
     } else if all(|v| matches!(v, Value::Number(..))) {
-        "number$"
+        "exact$"
     } else {
         return None;
     };
-    let expr = Box::new(call(function, vec![expr.clone()]));
-    Some(Expr::InList { expr, list: list.to_vec(), negated: false })
+    let keyed = |e: &Expr| call(function, vec![e.clone()]);
+    let list = list.iter().map(keyed).collect();
+    Some(Expr::InList { expr: Box::new(keyed(expr)), list, negated: false })
 }
 
 fn is_true(expr: &Expr) -> bool {
