@@ -4,6 +4,8 @@
 //! truth, one a stream; this process's copy of them is what the hot path reads, without a lock held
 //! across an await.
 
+mod capacity;
+
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::{Bound, Range};
@@ -22,6 +24,8 @@ use crate::limits::RECORD_BYTES_MAX;
 use crate::log::ShardUid;
 use crate::names::{Scope, StreamName};
 use crate::sequence::{RecordIndex, SequenceNumber};
+
+pub use capacity::{Capacity, PlannedShard, Reshard};
 
 const PREFIX: &str = "streams/";
 const NEXT_UID: &str = "log/next-shard-uid";
@@ -171,6 +175,9 @@ pub struct Stream {
     /// What can be set of it beyond that.
     #[serde(default)]
     pub settings: StreamSettings,
+    /// What it can take, and how that is being changed.
+    #[serde(default)]
+    pub capacity: Capacity,
 }
 
 /// What can be set of a stream; the default is that of a new one.
@@ -200,6 +207,8 @@ impl Stream {
             StreamState::Updating(until) if now < until => Some(StreamStatus::Updating),
             StreamState::Deleting(until) if now < until => Some(StreamStatus::Deleting),
             StreamState::Deleting(_) => None,
+            // Time alone does not end it: its shards have to be there first.
+            _ if self.capacity.reshard.is_some() => Some(StreamStatus::Updating),
             _ => Some(StreamStatus::Active),
         }
     }
@@ -213,6 +222,18 @@ impl Stream {
     pub fn shard(&self, id: ShardId) -> Option<&Shard> {
         let place = self.shards.binary_search_by_key(&id, |s| s.id).ok()?;
         self.shards.get(place)
+    }
+
+    /// The moment from which on the shard took records: that at which its parents were closed. For
+    /// one whose parents have expired it is the epoch, as long ago as anybody may ask.
+    pub fn opened(&self, shard: &Shard) -> Timestamp {
+        let Some(parent) = shard.parent else { return shard.created };
+        self.shard(parent).and_then(|parent| parent.closed).unwrap_or(Timestamp::ZERO)
+    }
+
+    /// When all records of a shard have expired, with the present retention; `None` while it is open.
+    pub fn expires(&self, shard: &Shard) -> Option<Timestamp> {
+        shard.closed.map(|closed| closed.plus(self.retention()))
     }
 }
 

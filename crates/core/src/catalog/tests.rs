@@ -71,6 +71,7 @@ fn stream() -> Stream {
         tags: BTreeMap::new(),
         id: "0123456789abcdefghij-xyz".to_owned(),
         settings: StreamSettings::default(),
+        capacity: Capacity::default(),
     }
 }
 

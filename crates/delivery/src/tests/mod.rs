@@ -10,7 +10,9 @@ use std::fmt::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hydrant_core::Timestamp;
-use hydrant_core::catalog::{Shard, ShardId, Stream, StreamMode, StreamSettings, StreamState};
+use hydrant_core::catalog::{
+    Capacity, Shard, ShardId, Stream, StreamMode, StreamSettings, StreamState,
+};
 use hydrant_core::destination::{
     Batch, Delivered, DeliveryError, Destination, DestinationSettings, MakeDestination, S3Settings,
 };
@@ -168,6 +170,7 @@ impl World {
             tags: BTreeMap::new(),
             id: format!("id-of-{name}"),
             settings: StreamSettings::default(),
+            capacity: Capacity::default(),
         };
         self.streams.put(stream.clone(), None).await.unwrap();
         stream

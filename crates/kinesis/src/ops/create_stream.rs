@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use hydrant_core::Random;
-use hydrant_core::catalog::{Shard, ShardId, Stream, StreamMode, StreamSettings, StreamState};
+use hydrant_core::catalog::{
+    Capacity, Shard, ShardId, Stream, StreamMode, StreamSettings, StreamState,
+};
 use hydrant_core::control::ControlError;
 use hydrant_core::hash::HashRange;
 use hydrant_core::limits::{RECORD_BYTES_MAX, RETENTION_HOURS_MIN};
@@ -164,6 +166,7 @@ async fn new_stream(
         tags,
         id: stream_id(&kinesis.random),
         settings: StreamSettings::default(),
+        capacity: Capacity::default(),
     })
 }
 
