@@ -5,6 +5,7 @@
 //! across an await.
 
 mod capacity;
+mod consumer;
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -26,6 +27,7 @@ use crate::names::{Scope, StreamName};
 use crate::sequence::{RecordIndex, SequenceNumber};
 
 pub use capacity::{Capacity, PlannedShard, Reshard};
+pub use consumer::{Consumer, ConsumerState, ConsumerStatus};
 
 const PREFIX: &str = "streams/";
 const NEXT_UID: &str = "log/next-shard-uid";
@@ -178,6 +180,9 @@ pub struct Stream {
     /// What it can take, and how that is being changed.
     #[serde(default)]
     pub capacity: Capacity,
+    /// Its consumers, by name; also those whose deletion is through, until the next registration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub consumers: Vec<Consumer>,
 }
 
 /// What can be set of a stream; the default is that of a new one.

@@ -9,6 +9,7 @@ mod error;
 mod iterator;
 mod lifecycle;
 mod ops;
+mod position;
 mod put;
 mod retention;
 mod route;

@@ -22,13 +22,13 @@ pub(crate) struct ShardReply {
 /// `HashKeyRange` of the API.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct HashKeyRange {
+struct HashKeyRange {
     starting_hash_key: String,
     ending_hash_key: String,
 }
 
 impl HashKeyRange {
-    pub(crate) fn of(shard: &Shard) -> Self {
+    fn of(shard: &Shard) -> Self {
         Self {
             starting_hash_key: shard.range.start.to_string(),
             ending_hash_key: shard.range.end.to_string(),
@@ -57,6 +57,32 @@ impl From<&Shard> for ShardReply {
             },
         }
     }
+}
+
+/// `ChildShard` of the API.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ChildShard {
+    shard_id: String,
+    parent_shards: Vec<String>,
+    hash_key_range: HashKeyRange,
+}
+
+/// The shards that follow a closed one.
+pub(crate) fn children(stream: &Stream, closed: &Shard) -> Vec<ChildShard> {
+    let follows = |s: &&Shard| [s.parent, s.adjacent_parent].contains(&Some(closed.id));
+    let children = stream.shards.iter().filter(follows);
+    children
+        .map(|child| ChildShard {
+            shard_id: child.id.to_string(),
+            parent_shards: [child.parent, child.adjacent_parent]
+                .into_iter()
+                .flatten()
+                .map(|id| id.to_string())
+                .collect(),
+            hash_key_range: HashKeyRange::of(child),
+        })
+        .collect()
 }
 
 /// Reads a shard id as AWS does: any word before a hyphen, then the number, which AWS bounds.

@@ -72,6 +72,7 @@ fn stream() -> Stream {
         id: "0123456789abcdefghij-xyz".to_owned(),
         settings: StreamSettings::default(),
         capacity: Capacity::default(),
+        consumers: Vec::new(),
     }
 }
 

@@ -171,6 +171,7 @@ impl World {
             id: format!("id-of-{name}"),
             settings: StreamSettings::default(),
             capacity: Capacity::default(),
+            consumers: Vec::new(),
         };
         self.streams.put(stream.clone(), None).await.unwrap();
         stream

@@ -167,6 +167,7 @@ async fn new_stream(
         id: stream_id(&kinesis.random),
         settings: StreamSettings::default(),
         capacity: Capacity::default(),
+        consumers: Vec::new(),
     })
 }
 

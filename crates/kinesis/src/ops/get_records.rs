@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::Kinesis;
 use crate::error::Error;
 use crate::iterator::ShardIterator;
-use crate::shards::{self, HashKeyRange};
+use crate::shards;
 use crate::streams::{Named, refuse};
 use crate::validate::{Checks, SHARD_ITERATOR};
 
@@ -35,14 +35,6 @@ struct Request<'a> {
     #[serde(borrow)]
     stream_id: Option<Text<'a>>,
     dry_run: Option<Flag>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct ChildShard {
-    shard_id: String,
-    parent_shards: Vec<String>,
-    hash_key_range: HashKeyRange,
 }
 
 pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
@@ -117,7 +109,7 @@ fn write_reply(
         let _ = write!(out, ",\"NextShardIterator\":\"{next}\"");
     } else {
         out.extend(b",\"ChildShards\":");
-        put_json(&mut out, &children(stream, shard))?;
+        put_json(&mut out, &shards::children(stream, shard))?;
     }
     out.push(b'}');
     Ok(out.into())
@@ -156,21 +148,4 @@ fn millis_behind(page: &ReadPage, now: Timestamp) -> u128 {
     }
     let newest = page.frames.last().map_or(page.next.time(), Frame::arrival);
     now.since(newest).as_millis()
-}
-
-/// The shards that follow a closed one.
-fn children(stream: &Stream, closed: &Shard) -> Vec<ChildShard> {
-    let follows = |s: &&Shard| [s.parent, s.adjacent_parent].contains(&Some(closed.id));
-    let children = stream.shards.iter().filter(follows);
-    children
-        .map(|child| ChildShard {
-            shard_id: child.id.to_string(),
-            parent_shards: [child.parent, child.adjacent_parent]
-                .into_iter()
-                .flatten()
-                .map(|id| id.to_string())
-                .collect(),
-            hash_key_range: HashKeyRange::of(child),
-        })
-        .collect()
 }

@@ -9,10 +9,10 @@ use hydrant_wire::shape::{Integer, Seconds, Structure, Text};
 use serde::{Deserialize, Serialize};
 
 use super::describe_stream::exclusive_start;
-use super::get_shard_iterator::moment;
 use crate::Kinesis;
 use crate::error::Error;
 use crate::iterator::expiry;
+use crate::position::moment;
 use crate::seal::{Fields, Kind, put_text};
 use crate::shards::{Filter, ShardReply};
 use crate::streams::{Named, StreamKey, not_active};
