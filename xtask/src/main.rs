@@ -1,4 +1,4 @@
-//! Tasks that people and CI run: `cargo xtask test`, `setup`, `tidy`, `ci`.
+//! Tasks that people and CI run: `cargo xtask test`, `fuzz`, `setup`, `tidy`, `ci`.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -6,6 +6,7 @@
 )]
 
 mod ci;
+mod fuzz;
 mod process;
 mod setup;
 mod tally;
@@ -25,6 +26,10 @@ cargo xtask COMMAND
   test --only NAME  run one part: `rust` (cargo test --workspace), or an acceptance suite,
                     the NAME of tests/test_NAME.py
   setup             the installing part of `test` alone
+  fuzz              run libFuzzer on every decoder, a minute each, one after the other
+  fuzz [--seconds N] [--seed N] [--keep] [TARGET...]
+                    some of them (the folders of fuzz/corpus), for N seconds each; a seed repeats a
+                    run; with --keep, inputs that reach something new join fuzz/corpus
   tidy              check the rules of this repository that no compiler checks
   ci                format, clippy with warnings denied, tidy, cargo deny if it is installed, test
 
@@ -54,6 +59,7 @@ fn run(arguments: &[&str]) -> Result<bool> {
             setup::run()?.print();
             Ok(true)
         }
+        ["fuzz", more @ ..] => fuzz::run(&fuzz::Wanted::read(more)?),
         ["tidy"] => tidy::run(),
         ["ci"] => Ok(finish(ci::run()?)),
         [] | ["help" | "-h" | "--help"] => {

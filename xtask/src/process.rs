@@ -54,6 +54,22 @@ pub(crate) fn present(program: &str) -> bool {
     quietly(Command::new(program).arg("--version")).is_ok()
 }
 
+/// Installs a package of Debian's, which only root can.
+pub(crate) fn apt_install(package: &str) -> Result<()> {
+    anyhow::ensure!(
+        quietly(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0"),
+        "not on this machine, and only root installs it: apt-get install {package}"
+    );
+    println!("installing {package}");
+    quietly(Command::new("apt-get").args(["update", "-q"]))?;
+    quietly(
+        Command::new("apt-get")
+            .args(["install", "-y", "-q", "--no-install-recommends", package])
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )?;
+    Ok(())
+}
+
 fn shown(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
     words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::process::{present, quietly, root};
+use crate::process::{apt_install, present, quietly, root};
 
 /// The Python packages the tests import, and the commands they bring.
 const PYTHON_CLIENTS: [&str; 6] = [
@@ -84,21 +84,6 @@ fn psql(clients: &mut Clients) {
     if let Err(error) = apt_install("postgresql-client") {
         clients.miss("psql", format!("{error:#}"));
     }
-}
-
-fn apt_install(package: &str) -> Result<()> {
-    anyhow::ensure!(
-        quietly(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0"),
-        "not on this machine, and only root installs it: apt-get install {package}"
-    );
-    println!("installing {package}");
-    quietly(Command::new("apt-get").args(["update", "-q"]))?;
-    quietly(
-        Command::new("apt-get")
-            .args(["install", "-y", "-q", "--no-install-recommends", package])
-            .env("DEBIAN_FRONTEND", "noninteractive"),
-    )?;
-    Ok(())
 }
 
 fn python(cache: &Path, clients: &mut Clients) -> Result<()> {

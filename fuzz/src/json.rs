@@ -1,0 +1,63 @@
+//! The reader of JSON requests, with a request that has every shape.
+
+use hydrant_wire::shape::{Blob, Flag, Integer, List, Map, Seconds, Structure, Text, parse};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Every<'a> {
+    #[serde(borrow)]
+    text: Option<Text<'a>>,
+    #[serde(borrow)]
+    data: Option<Blob<'a>>,
+    limit: Option<Integer>,
+    timestamp: Option<Seconds>,
+    dry_run: Option<Flag>,
+    #[serde(borrow)]
+    list: Option<List<Text<'a>>>,
+    #[serde(borrow)]
+    tags: Option<Map<'a, Option<Text<'a>>>>,
+    #[serde(borrow)]
+    more: Option<List<Structure<Inner<'a>>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Inner<'a> {
+    #[serde(borrow)]
+    data: Option<Blob<'a>>,
+    #[serde(borrow)]
+    tags: Option<Map<'a, List<Integer>>>,
+}
+
+pub(crate) fn run(input: &[u8]) {
+    let request: Every<'_> = match parse(input) {
+        Ok(request) => request,
+        Err(error) => {
+            assert_eq!((error.status, error.code), (400, "SerializationException"));
+            return;
+        }
+    };
+    // What we take, any parser of JSON takes.
+    assert!(serde_json::from_slice::<serde::de::IgnoredAny>(input).is_ok());
+    let Every { text, data, limit, timestamp, dry_run, list, tags, more } = request;
+    assert!(text.is_none_or(|text| text.len() <= input.len()));
+    let inner = more.iter().flat_map(|list| &list.0);
+    for blob in data.iter().chain(inner.filter_map(|one| one.0.data.as_ref())) {
+        decoded(blob);
+    }
+    let _ = (limit, timestamp.map(|s| s.0.is_finite()), dry_run, list, tags);
+    let _ = more.map(|more| more.0.into_iter().map(|one| one.0.tags).count());
+}
+
+/// The length foretold is the length, and what is refused leaves nothing behind.
+fn decoded(blob: &Blob<'_>) {
+    let mut out = b"before".to_vec();
+    match blob.decode_into(&mut out) {
+        Ok(()) => assert_eq!(out.len(), 6 + blob.decoded_len()),
+        Err(error) => {
+            assert_eq!(error.code, "SerializationException");
+            assert_eq!(out, b"before");
+        }
+    }
+}

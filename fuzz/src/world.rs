@@ -1,0 +1,83 @@
+//! Kinesis on the ports in memory, as small and as repeatable as it gets.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hydrant_core::catalog::StreamCatalog;
+use hydrant_core::control::{ControlStore, Write};
+use hydrant_core::names::Scope;
+use hydrant_core::{Clock, Random};
+use hydrant_kinesis::{Kinesis, Options};
+use hydrant_testkit::{ManualClock, MemoryControl, MemoryLog};
+use hydrant_wire::{ApiError, Call, JsonService, Reply};
+use serde_json::Value;
+use tokio::runtime::{Builder, Runtime};
+
+/// The key of iterators and tokens, planted where the service keeps it.
+pub(crate) const KEY: [u8; 32] = [7; 32];
+const KEY_ROW: &str = "kinesis/iterator-key";
+
+pub(crate) struct World {
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) kinesis: Kinesis,
+}
+
+pub(crate) fn scope() -> Scope {
+    Scope { account: "000000000000".parse().unwrap(), region: "us-east-1".parse().unwrap() }
+}
+
+/// Runs it on a clock that goes on only when everything waits.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    thread_local! {
+        static RUNTIME: RefCell<Option<Runtime>> = const { RefCell::new(None) };
+    }
+    RUNTIME.with_borrow_mut(|runtime| {
+        let paused = || Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.get_or_insert_with(|| paused().unwrap()).block_on(future)
+    })
+}
+
+impl World {
+    /// With a stream `s` of two shards.
+    pub(crate) async fn new() -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let log = Arc::new(MemoryLog::new(clock.clone()));
+        let control: Arc<dyn ControlStore> = Arc::new(MemoryControl::new());
+        control.commit(vec![Write::insert(KEY_ROW, &KEY)]).await.unwrap();
+        let catalog = Arc::new(StreamCatalog::open(control.clone()).await.unwrap());
+        let random = Arc::new(Random::from_seed(1));
+        let options = Options { shards_max: 64, ..Options::default() };
+        let opened =
+            Kinesis::open(log, control.as_ref(), catalog, clock.clone(), random, options).await;
+        let world = Self { clock, kinesis: opened.unwrap() };
+        let made = world.call("CreateStream", Bytes::from(r#"{"StreamName":"s","ShardCount":2}"#));
+        made.await.unwrap();
+        world
+    }
+
+    /// One call, and whatever states it set going.
+    ///
+    /// No input may make the server fail, and a reply in whole is JSON.
+    pub(crate) async fn call(&self, operation: &str, body: Bytes) -> Result<Value, ApiError> {
+        let called = self.kinesis.call(Call::for_tests(scope(), operation, body)).await;
+        self.pass(Duration::from_millis(20)).await;
+        let reply = called.inspect_err(|error| {
+            assert!((400..500).contains(&error.status), "{operation}: {error}");
+            assert!(!error.code.is_empty(), "{operation}");
+        })?;
+        match reply {
+            Reply::Whole(body) if body.is_empty() => Ok(Value::Null),
+            Reply::Whole(body) => Ok(serde_json::from_slice(&body).unwrap()),
+            Reply::Stream(_) => Ok(Value::Null),
+        }
+    }
+
+    /// Lets time pass.
+    pub(crate) async fn pass(&self, time: Duration) {
+        self.kinesis.settle().await;
+        self.clock.set(self.clock.now().plus(time));
+        self.kinesis.settle().await;
+    }
+}
