@@ -46,8 +46,11 @@ pub(crate) fn run(input: &[u8]) {
     for blob in data.iter().chain(inner.filter_map(|one| one.0.data.as_ref())) {
         decoded(blob);
     }
-    let _ = (limit, timestamp.map(|s| s.0.is_finite()), dry_run, list, tags);
-    let _ = more.map(|more| more.0.into_iter().map(|one| one.0.tags).count());
+    assert!(tags.iter().flat_map(|map| &map.0).all(|(name, _)| name.len() <= input.len()));
+    let numbers = more.iter().flat_map(|list| &list.0).filter_map(|one| one.0.tags.as_ref());
+    assert!(numbers.flat_map(|map| &map.0).all(|(_, list)| list.0.len() <= input.len()));
+    assert!(list.is_none_or(|list| list.0.len() <= input.len()));
+    let _ = (limit, timestamp, dry_run);
 }
 
 /// The length foretold is the length, and what is refused leaves nothing behind.

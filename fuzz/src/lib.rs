@@ -8,6 +8,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is a finding")]
 
+mod frames;
 mod json;
 mod operations;
 mod sequence;
@@ -26,6 +27,7 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    Target { name: "frames", run: frames::run },
     Target { name: "json", run: json::run },
     Target { name: "operations", run: operations::run },
     Target { name: "sequence", run: sequence::run },

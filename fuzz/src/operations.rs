@@ -23,7 +23,7 @@ pub(crate) fn run(input: &[u8]) {
                 world.pass(Duration::from_millis(ms.parse::<u32>().unwrap_or(0).into())).await;
                 continue;
             }
-            if let Ok(reply) = world.call(operation, given.into_request(request)).await {
+            if let Ok(reply) = world.call(operation, given.filled_in(request)).await {
                 given.take(&reply);
             }
         }
@@ -51,7 +51,7 @@ const GIVEN: [(&str, &str); 7] = [
 ];
 
 impl Given {
-    fn into_request(&self, request: &[u8]) -> Bytes {
+    fn filled_in(&self, request: &[u8]) -> Bytes {
         let Ok(text) = std::str::from_utf8(request) else { return Bytes::copy_from_slice(request) };
         let mut text = text.to_owned();
         for (name, value) in self.0.iter().filter(|(name, _)| !name.is_empty()) {

@@ -5,18 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use hydrant_core::catalog::StreamCatalog;
 use hydrant_core::control::{ControlStore, Write};
 use hydrant_core::names::Scope;
 use hydrant_core::{Clock, Random};
 use hydrant_kinesis::{Kinesis, Options};
 use hydrant_testkit::{ManualClock, MemoryControl, MemoryLog};
+use hydrant_wire::event_stream::decode;
 use hydrant_wire::{ApiError, Call, JsonService, Reply};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
 /// The key of iterators and tokens, planted where the service keeps it.
 pub(crate) const KEY: [u8; 32] = [7; 32];
+/// Frames of a subscription that are looked at.
+const FRAMES_MAX: usize = 4;
 const KEY_ROW: &str = "kinesis/iterator-key";
 
 pub(crate) struct World {
@@ -70,7 +75,11 @@ impl World {
         match reply {
             Reply::Whole(body) if body.is_empty() => Ok(Value::Null),
             Reply::Whole(body) => Ok(serde_json::from_slice(&body).unwrap()),
-            Reply::Stream(_) => Ok(Value::Null),
+            Reply::Refused { status, body } => {
+                assert!((400..500).contains(&status), "{operation}: {status}");
+                Ok(serde_json::from_slice(&body).unwrap())
+            }
+            Reply::Stream(frames) => Ok(first_events(frames).await),
         }
     }
 
@@ -80,4 +89,17 @@ impl World {
         self.clock.set(self.clock.now().plus(time));
         self.kinesis.settle().await;
     }
+}
+
+/// What the first frames of a subscription say.
+async fn first_events(mut frames: BoxStream<'static, Bytes>) -> Value {
+    let mut events = Vec::new();
+    for _ in 0..FRAMES_MAX {
+        let next = tokio::time::timeout(Duration::from_millis(50), frames.next()).await;
+        let Ok(Some(bytes)) = next else { break };
+        let (frame, rest) = decode(&bytes).unwrap().unwrap();
+        assert!(rest.is_empty() && frame.header(":content-type").is_some());
+        events.push(serde_json::from_slice(frame.payload).unwrap());
+    }
+    Value::Array(events)
 }
