@@ -11,6 +11,7 @@ mod lifecycle;
 mod ops;
 mod position;
 mod put;
+mod reply;
 mod retention;
 mod route;
 mod seal;
@@ -31,7 +32,7 @@ use hydrant_core::control::{ControlError, ControlStore};
 use hydrant_core::log::LogEngine;
 use hydrant_core::names::{Scope, StreamName};
 use hydrant_core::{Clock, Random};
-use hydrant_wire::{ApiError, Call, JsonService, Reply};
+use hydrant_wire::{ApiError, Call, Format, JsonService, Reply};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -114,6 +115,10 @@ impl Kinesis {
 impl JsonService for Kinesis {
     fn target(&self) -> &'static str {
         "Kinesis_20131202"
+    }
+
+    fn speaks(&self, format: Format) -> bool {
+        matches!(format, Format::Json | Format::Cbor)
     }
 
     async fn call(&self, call: Call) -> Result<Reply, ApiError> {

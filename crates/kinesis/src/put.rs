@@ -47,11 +47,8 @@ pub(crate) fn check(
 /// Why the first of these that is no base64 is none. For a request that is refused anyway: AWS tells
 /// of what it could not read before it tells of anything else.
 pub(crate) fn unreadable<'a>(data: impl IntoIterator<Item = &'a Blob<'a>>) -> Option<Error> {
-    let mut out = Vec::new();
-    data.into_iter().find_map(|blob| {
-        out.clear();
-        blob.decode_into(&mut out).err().map(Error::from)
-    })
+    let mut room = Vec::new();
+    data.into_iter().find_map(|blob| blob.decoded(&mut room).err().map(Error::from))
 }
 
 /// The hash key that a record gives itself.

@@ -6,7 +6,7 @@ use futures::stream::BoxStream;
 use hydrant_core::names::Scope;
 use serde::{Deserialize, Serialize};
 
-use crate::shape;
+use crate::{cbor, shape};
 
 /// Who is calling, and for which account and region.
 ///
@@ -62,6 +62,30 @@ impl ApiError {
     pub fn internal(message: impl Into<String>) -> Self {
         Self { status: 500, code: "InternalFailure", message: message.into() }
     }
+
+    /// The error as a reply's body, or as the payload of an exception in an event stream: its name and
+    /// its text. The text of an error of ours is for the log and not in it.
+    pub fn body(&self, format: Format) -> Bytes {
+        // The parser in front of AWS's services writes the name with a capital.
+        let name = if self.code == "SerializationException" { "Message" } else { "message" };
+        let told = !self.message.is_empty() && self.code != "InternalFailure";
+        let members = [("__type", self.code), (name, self.message.as_str())];
+        let members = &members[..if told { 2 } else { 1 }];
+        match format {
+            Format::Json => {
+                let members = members.iter().map(|(n, v)| ((*n).to_owned(), (*v).into()));
+                serde_json::Value::Object(members.collect()).to_string().into()
+            }
+            Format::Cbor => {
+                let mut out = cbor::Writer::with_capacity(64 + self.message.len());
+                out.map(members.len());
+                for (name, value) in members {
+                    out.text(name).text(value);
+                }
+                out.into_bytes()
+            }
+        }
+    }
 }
 
 /// How a request's body and its reply are written.
@@ -71,6 +95,16 @@ pub enum Format {
     Json,
     /// `application/x-amz-cbor-1.1`, as the Java SDK speaks it to Kinesis.
     Cbor,
+}
+
+impl Format {
+    /// The media type of a payload in this format, within an event stream too.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/x-amz-json-1.1",
+            Self::Cbor => "application/x-amz-cbor-1.1",
+        }
+    }
 }
 
 /// One call of an operation, authenticated.
@@ -108,18 +142,20 @@ impl Call {
     pub fn read<'de, T: Deserialize<'de>>(&'de self) -> Result<T, ApiError> {
         match self.format {
             Format::Json => shape::parse(&self.body),
-            Format::Cbor => Err(ApiError::new("SerializationException", "")),
+            Format::Cbor => cbor::parse(&self.body),
         }
     }
 
     /// Writes a reply in the request's format. Members are written in the order of the type's; what
     /// is absent has to be left out (`skip_serializing_if`), as AWS does.
     pub fn write<T: Serialize>(&self, reply: &T) -> Result<Bytes, ApiError> {
-        let written = match self.format {
-            Format::Json => serde_json::to_vec(reply).map_err(|e| e.to_string()),
-            Format::Cbor => Err("CBOR is not written".to_owned()),
-        };
-        written.map(Bytes::from).map_err(ApiError::internal)
+        match self.format {
+            Format::Json => {
+                let written = serde_json::to_vec(reply);
+                written.map(Bytes::from).map_err(|e| ApiError::internal(e.to_string()))
+            }
+            Format::Cbor => cbor::to_bytes(reply),
+        }
     }
 }
 

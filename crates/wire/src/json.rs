@@ -1,4 +1,4 @@
-//! AWS JSON 1.0 and 1.1 over HTTP: from a request to the service that its target names, and back.
+//! AWS JSON 1.0 and 1.1, and the same in CBOR, over HTTP: from a request to the service that its target names, and back.
 //!
 //! Follows "AWS JSON 1.1 protocol" of the Smithy documentation and what the services answer where it
 //! is silent. Knows neither the version of HTTP nor the socket.
@@ -120,7 +120,7 @@ impl JsonFront {
         let routed = self.route(parts);
         // A stranger's body is read to its end, so that the reply gets through, but not kept.
         let screened = match routed {
-            Ok((kind, ..)) => self.verifier.screen(parts, kind).map_err(Refusal::Error),
+            Ok(to) => self.verifier.screen(parts, to.kind).map_err(Refusal::Error),
             Err(refusal) => Err(refusal),
         };
         let keep = screened.is_ok();
@@ -133,12 +133,12 @@ impl JsonFront {
         let (body, room) =
             read.unwrap_or(Err(BodyError::TooSlow)).map_err(|e| refuse_body(e, parts))?;
         screened.map_err(|refusal| refusal.into_response(parts))?;
-        let (kind, service, operation, format) =
+        let Route { kind, service, operation, format } =
             self.route(parts).map_err(|refusal| refusal.into_response(parts))?;
 
         let called = async {
             let caller = self.verifier.authenticate(parts, BodyHash::Whole(&body), kind)?;
-            if body.is_empty() || !is_shallow(&body) {
+            if body.is_empty() || format == Format::Json && !is_shallow(&body) {
                 return Err(ApiError::new("SerializationException", ""));
             }
             let called = Arc::clone(service);
@@ -178,10 +178,7 @@ impl JsonFront {
     }
 
     /// The service and the operation that a request names.
-    fn route<'a>(
-        &'a self,
-        parts: &'a Parts,
-    ) -> Result<(ServiceKind, &'a Arc<dyn JsonService>, &'a str, Format), Refusal> {
+    fn route<'a>(&'a self, parts: &'a Parts) -> Result<Route<'a>, Refusal> {
         let target = target_of(&parts.headers).split_once('.');
         if parts.method != Method::POST {
             return Err(Refusal::NotAnOperation);
@@ -204,10 +201,22 @@ impl JsonFront {
         let found = self.services.iter().find(|(_, s)| s.target() == prefix);
         let (kind, service) = found.ok_or_else(unknown)?;
         if !service.speaks(format) {
-            return Err(Refusal::Cbor);
+            return Err(Refusal::Error(ApiError::new(
+                "SerializationException",
+                "This service is not spoken to in CBOR: set the system property \
+                 aws.cborEnabled=false, or the environment variable CBOR_ENABLED=false",
+            )));
         }
-        Ok((*kind, service, operation, format))
+        Ok(Route { kind: *kind, service, operation, format })
     }
+}
+
+/// Where a request goes.
+struct Route<'a> {
+    kind: ServiceKind,
+    service: &'a Arc<dyn JsonService>,
+    operation: &'a str,
+    format: Format,
 }
 
 /// What is refused before an operation is known.
@@ -215,7 +224,6 @@ enum Refusal {
     Error(ApiError),
     NotAnOperation,
     MediaType,
-    Cbor,
 }
 
 impl Refusal {
@@ -232,32 +240,8 @@ impl Refusal {
                 let text = "<UnknownOperationException/>\n";
                 typed(StatusCode::NOT_FOUND, "application/xml", text.into())
             }
-            Self::Cbor => typed(StatusCode::BAD_REQUEST, CBOR, cbor_refusal()),
         }
     }
-}
-
-/// The refusal of CBOR, in CBOR: its clients read nothing else. A map of two texts (RFC 8949).
-fn cbor_refusal() -> Bytes {
-    let pairs = [
-        ("__type", "SerializationException"),
-        (
-            "message",
-            "hydrant does not speak CBOR: set the system property aws.cborEnabled=false, or the \
-             environment variable CBOR_ENABLED=false",
-        ),
-    ];
-    let mut out = vec![0xa2];
-    for text in pairs.into_iter().flat_map(|(name, value)| [name, value]) {
-        // Texts of under 256 bytes: a head of one or two bytes.
-        match u8::try_from(text.len()) {
-            Ok(len @ 0..24) => out.push(0x60 | len),
-            Ok(len) => out.extend([0x78, len]),
-            Err(_) => continue,
-        }
-        out.extend(text.as_bytes());
-    }
-    out.into()
 }
 
 fn kind_of(target: &'static str) -> ServiceKind {
@@ -314,20 +298,16 @@ fn typed(status: StatusCode, media_type: &'static str, body: Bytes) -> Response<
     response
 }
 
-/// An error in the envelope of AWS JSON. The text of an error of ours stays in the log.
+/// An error in the envelope of AWS JSON, in the request's format. The text of an error of ours stays in
+/// the log.
 pub fn error_response(error: &ApiError, parts: &Parts) -> Response<ReplyBody> {
-    let mut body = serde_json::Map::new();
-    body.insert("__type".to_owned(), error.code.into());
     if error.status >= 500 {
         tracing::error!(code = error.code, error = error.message, "failed");
     }
-    if !error.message.is_empty() && error.code != "InternalFailure" {
-        // The parser in front of AWS's services writes the name with a capital.
-        let name = if error.code == "SerializationException" { "Message" } else { "message" };
-        body.insert(name.to_owned(), error.message.as_str().into());
-    }
+    let media_type = reply_type(&parts.headers);
+    let format = if media_type == CBOR { Format::Cbor } else { Format::Json };
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    typed(status, reply_type(&parts.headers), serde_json::Value::from(body).to_string().into())
+    typed(status, media_type, error.body(format))
 }
 
 fn refuse_body(error: BodyError, parts: &Parts) -> Response<ReplyBody> {

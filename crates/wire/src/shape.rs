@@ -1,4 +1,4 @@
-//! The shapes of AWS's JSON: members that refuse a value of another type in AWS's words.
+//! The shapes of AWS's JSON and CBOR: members that refuse a value of another type in AWS's words.
 //!
 //! Every member is an `Option` of one of these, so that absent and null are one thing, as they are
 //! to AWS; whether it may be absent is for the operation to say.
@@ -23,9 +23,7 @@ pub fn parse<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiError> {
             let place = format!(" at line {} column {}", e.line(), e.column());
             let text = e.to_string();
             let text = text.strip_suffix(&place).unwrap_or(&text);
-            // Of what the parser itself says (a member given twice, say) AWS tells nothing.
-            let text = text.strip_prefix(OURS).unwrap_or_default();
-            Err(ApiError::new("SerializationException", text))
+            Err(ApiError::new("SerializationException", told_text(text)))
         }
         Err(_) => Err(ApiError::new("SerializationException", "")),
     }
@@ -34,6 +32,12 @@ pub fn parse<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiError> {
 /// What the texts of the visitors below begin with, to be told from the parser's own. Not a character
 /// that a member's name or a parser's text has.
 const OURS: char = '\u{1}';
+
+/// What a caller is told of a parser's error. Of what the parser itself says (a member given twice,
+/// say) AWS tells nothing.
+pub(crate) fn told_text(text: &str) -> &str {
+    text.strip_prefix(OURS).unwrap_or_default()
+}
 
 /// An error with a text for the caller.
 fn told<E: Error>(text: impl fmt::Display) -> E {
@@ -103,6 +107,43 @@ macro_rules! expecting {
     };
 }
 
+/// Reads a string, or refuses in the words of the type that is wanted.
+struct Characters(&'static str);
+
+impl Characters {
+    fn refuse<T, E: Error>(&self, class: &str) -> Result<T, E> {
+        Err(told(format_args!("class {class} can not be converted to {}", self.0)))
+    }
+}
+
+impl<'de> Visitor<'de> for Characters {
+    type Value = Cow<'de, str>;
+    expecting!("a string");
+    refuse!(list);
+    refuse!(map);
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
+        self.refuse("java.lang.Boolean")
+    }
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
+        self.refuse("java.math.BigDecimal")
+    }
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Self::Value, E> {
+        self.refuse("java.math.BigDecimal")
+    }
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
+        self.refuse("java.math.BigDecimal")
+    }
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(text))
+    }
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(text.to_owned()))
+    }
+    fn visit_string<E: Error>(self, text: String) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(text))
+    }
+}
+
 /// A string, borrowed from the request where it has no escapes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Text<'a>(pub Cow<'a, str>);
@@ -116,47 +157,45 @@ impl Deref for Text<'_> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct V;
-        impl<'de> Visitor<'de> for V {
-            type Value = Cow<'de, str>;
-            expecting!("a string");
-            refuse!(bool, "an String");
-            refuse!(number, "an String");
-            refuse!(list);
-            refuse!(map);
-            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Cow::Borrowed(text))
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Cow::Owned(text.to_owned()))
-            }
-        }
-        d.deserialize_any(V).map(Text)
+        d.deserialize_any(Characters("an String")).map(Text)
     }
 }
 
-/// A blob: base64, checked and decoded by [`Blob::decode_into`].
+/// A blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blob<'a>(pub Cow<'a, str>);
+pub enum Blob<'a> {
+    /// Of JSON: base64, checked and decoded by [`Blob::decoded`].
+    Base64(Cow<'a, str>),
+    /// Of CBOR: the bytes.
+    Raw(Cow<'a, [u8]>),
+}
 
 impl<'de: 'a, 'a> Deserialize<'de> for Blob<'a> {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         struct V;
         impl<'de> Visitor<'de> for V {
-            type Value = Cow<'de, str>;
-            expecting!("a blob");
+            type Value = Cow<'de, [u8]>;
+            expecting!("bytes");
             refuse!(bool, "a Blob");
             refuse!(number, "a Blob");
+            refuse!(text, "a Blob");
             refuse!(list);
             refuse!(map);
-            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Cow::Borrowed(text))
+            fn visit_borrowed_bytes<E: Error>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
+                Ok(Cow::Borrowed(bytes))
             }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Cow::Owned(text.to_owned()))
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(bytes.to_owned()))
+            }
+            fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(bytes))
             }
         }
-        d.deserialize_any(V).map(Blob)
+        if d.is_human_readable() {
+            d.deserialize_any(Characters("a Blob")).map(Blob::Base64)
+        } else {
+            d.deserialize_any(V).map(Blob::Raw)
+        }
     }
 }
 
@@ -164,43 +203,51 @@ impl<'de: 'a, 'a> Deserialize<'de> for Blob<'a> {
 const BLOB_QUOTE_BYTES_MAX: usize = 256;
 
 impl Blob<'_> {
-    /// Bytes after decoding, if the text is base64 at all.
+    /// Bytes after decoding, if it can be decoded at all.
     pub fn decoded_len(&self) -> usize {
-        let text = self.0.as_bytes();
+        let text = match self {
+            Self::Base64(text) => text.as_bytes(),
+            Self::Raw(bytes) => return bytes.len(),
+        };
         let padding = text.iter().rev().take(2).take_while(|b| **b == b'=').count();
         (text.len() / 4 * 3).saturating_sub(padding)
     }
 
-    /// Decodes behind what `out` holds. Standard alphabet, padded, canonical; anything else is
-    /// `SerializationException` and leaves `out` as it was.
-    pub fn decode_into(&self, out: &mut Vec<u8>) -> Result<(), ApiError> {
+    /// The bytes: those of CBOR as they are, those of JSON decoded into `room`, whose content is lost.
+    /// Standard alphabet, padded, canonical; anything else is `SerializationException`.
+    pub fn decoded<'s>(&'s self, room: &'s mut Vec<u8>) -> Result<&'s [u8], ApiError> {
         use base64::Engine as _;
         use base64::engine::general_purpose::STANDARD;
-        let before = out.len();
-        STANDARD.decode_vec(self.0.as_bytes(), out).map_err(|e| {
-            out.truncate(before);
-            ApiError::new("SerializationException", self.refusal(e))
-        })
-    }
-
-    fn refusal(&self, error: base64::DecodeError) -> String {
-        let shown = self.0.char_indices().map(|(at, c)| at + c.len_utf8());
-        let end = shown.take_while(|end| *end <= BLOB_QUOTE_BYTES_MAX).last().unwrap_or(0);
-        let (text, more) = (&self.0[..end], if end < self.0.len() { "…" } else { "" });
-        let why = match error {
-            _ if !self.0.len().is_multiple_of(4) => format!(
-                "Base64 encoded length is expected a multiple of 4 bytes but found: {}",
-                self.0.len()
-            ),
-            base64::DecodeError::InvalidByte(at, _) => {
-                let wrong = self.0.get(at..).and_then(|rest| rest.chars().next()).unwrap_or('?');
-                format!("Invalid Base64 character: '{wrong}'")
-            }
-            // The spelling is AWS's.
-            _ => "Invalid last non-pad Base64 character dectected".to_owned(),
+        let text = match self {
+            Self::Base64(text) => text,
+            Self::Raw(bytes) => return Ok(bytes),
         };
-        format!("'{text}{more}' can not be converted to a Blob: {why}")
+        room.clear();
+        match STANDARD.decode_vec(text.as_bytes(), room) {
+            Ok(()) => Ok(room),
+            Err(e) => Err(ApiError::new("SerializationException", refusal(text, e))),
+        }
     }
+}
+
+/// What AWS says of a text that is not base64.
+fn refusal(whole: &str, error: base64::DecodeError) -> String {
+    let shown = whole.char_indices().map(|(at, c)| at + c.len_utf8());
+    let end = shown.take_while(|end| *end <= BLOB_QUOTE_BYTES_MAX).last().unwrap_or(0);
+    let (text, more) = (&whole[..end], if end < whole.len() { "…" } else { "" });
+    let why = match error {
+        _ if !whole.len().is_multiple_of(4) => format!(
+            "Base64 encoded length is expected a multiple of 4 bytes but found: {}",
+            whole.len()
+        ),
+        base64::DecodeError::InvalidByte(at, _) => {
+            let wrong = whole.get(at..).and_then(|rest| rest.chars().next()).unwrap_or('?');
+            format!("Invalid Base64 character: '{wrong}'")
+        }
+        // The spelling is AWS's.
+        _ => "Invalid last non-pad Base64 character dectected".to_owned(),
+    };
+    format!("'{text}{more}' can not be converted to a Blob: {why}")
 }
 
 /// A whole number; a fraction is cut off, towards zero, as AWS does.
@@ -231,7 +278,8 @@ impl<'de> Deserialize<'de> for Integer {
     }
 }
 
-/// A moment, in seconds since the Unix epoch with a fraction.
+/// A moment of a request, in seconds since the Unix epoch with a fraction. In JSON it is such a
+/// number; in CBOR it is of milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Seconds(pub f64);
 
@@ -255,7 +303,8 @@ impl<'de> Deserialize<'de> for Seconds {
                 Ok(n)
             }
         }
-        d.deserialize_any(V).map(Seconds)
+        let per_second = if d.is_human_readable() { 1.0 } else { 1e3 };
+        d.deserialize_any(V).map(|n| Seconds(n / per_second))
     }
 }
 

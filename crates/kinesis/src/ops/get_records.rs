@@ -1,28 +1,21 @@
 //! `GetRecords`: records from a place in a shard on, and the place after them.
 
-use std::io::Write as _;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hydrant_core::Timestamp;
-use hydrant_core::catalog::{Shard, Stream};
 use hydrant_core::limits::{GET_RECORDS_BYTES_MAX, GET_RECORDS_MAX};
 use hydrant_core::log::{LogError, ReadLimit, ReadPage};
-use hydrant_core::record::{Frame, Record};
+use hydrant_core::record::Frame;
 use hydrant_wire::Call;
 use hydrant_wire::shape::{Flag, Integer, Text};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::Kinesis;
 use crate::error::Error;
 use crate::iterator::ShardIterator;
+use crate::reply::Page;
 use crate::shards;
 use crate::streams::{Named, refuse};
 use crate::validate::{Checks, SHARD_ITERATOR};
-
-/// Room for what stands around the data of one record in the reply.
-const RECORD_ROOM_BYTES: usize = 192;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -79,73 +72,23 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     let ended = page.tail.sealed && page.next >= page.tail.end;
     let next = (!ended).then(|| next.seal(&kinesis.sealer, call.scope()));
     let records = page.len() as u64;
-    let reply = write_reply(&page, stream, shard, next, now)?;
+    let reply = Page {
+        frames: &page.frames,
+        shard,
+        behind_ms: millis_behind(&page, now),
+        next: next.as_deref().map(|next| ("NextShardIterator", next)),
+        children: ended.then(|| shards::children(stream, shard)),
+    };
+    let reply = reply.write(call.format)?;
     metrics::counter!("hydrant_kinesis_records_read_total").increment(records);
     Ok(reply)
 }
 
-/// Writes the reply into one buffer, record by record from the log's frames.
-fn write_reply(
-    page: &ReadPage,
-    stream: &Stream,
-    shard: &Shard,
-    next: Option<String>,
-    now: Timestamp,
-) -> Result<Bytes, Error> {
-    let records = || page.frames.iter().flat_map(Frame::records);
-    let room: usize = records().map(|r| r.size_bytes() / 3 * 4 + RECORD_ROOM_BYTES).sum();
-    let mut out = Vec::with_capacity(room + 1_024);
-    out.extend(b"{\"Records\":[");
-    for (n, record) in records().enumerate() {
-        if n > 0 {
-            out.push(b',');
-        }
-        write_record(&mut out, &record, shard)?;
-    }
-    let behind = millis_behind(page, now);
-    let _ = write!(out, "],\"MillisBehindLatest\":{behind}");
-    if let Some(next) = next {
-        // Base64 needs no escapes.
-        let _ = write!(out, ",\"NextShardIterator\":\"{next}\"");
-    } else {
-        out.extend(b",\"ChildShards\":");
-        put_json(&mut out, &shards::children(stream, shard))?;
-    }
-    out.push(b'}');
-    Ok(out.into())
-}
-
-fn write_record(out: &mut Vec<u8>, record: &Record<'_>, shard: &Shard) -> Result<(), Error> {
-    let number = shard.sequence_number(record.index);
-    let ms = record.arrival.as_millis();
-    let (s, rest) = (ms / 1_000, ms % 1_000);
-    let _ = write!(
-        out,
-        "{{\"SequenceNumber\":\"{number}\",\"ApproximateArrivalTimestamp\":{s}.{rest:03},\"Data\":\""
-    );
-    let at = out.len();
-    // One more group than whole ones: what is left over takes four characters too.
-    out.resize(at + record.data.len() / 3 * 4 + 4, 0);
-    let written = STANDARD
-        .encode_slice(record.data, &mut out[at..])
-        .map_err(|e| Error::Internal(e.to_string()))?;
-    out.truncate(at + written);
-    out.extend(b"\",\"PartitionKey\":");
-    // The key was text when it was put.
-    put_json(out, &String::from_utf8_lossy(record.partition_key))?;
-    out.push(b'}');
-    Ok(())
-}
-
-fn put_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Result<(), Error> {
-    serde_json::to_writer(out, value).map_err(|e| Error::Internal(e.to_string()))
-}
-
 /// How long ago the newest record of the page arrived, if there are later ones.
-fn millis_behind(page: &ReadPage, now: Timestamp) -> u128 {
+fn millis_behind(page: &ReadPage, now: Timestamp) -> u64 {
     if page.next >= page.tail.end {
         return 0;
     }
     let newest = page.frames.last().map_or(page.next.time(), Frame::arrival);
-    now.since(newest).as_millis()
+    now.as_millis().saturating_sub(newest.as_millis())
 }

@@ -54,10 +54,11 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     checks.finish().map_err(|e| put::unreadable(request.data.as_ref()).unwrap_or(e))?;
     refuse(&[("DryRun", request.dry_run.is_some_and(|f| f.0))])?;
     let key = request.partition_key.as_deref().unwrap_or_default();
-    let mut data = Vec::new();
-    if let Some(blob) = &request.data {
-        blob.decode_into(&mut data)?;
-    }
+    let mut room = Vec::new();
+    let data = match &request.data {
+        Some(blob) => blob.decoded(&mut room)?,
+        None => &[],
+    };
     let explicit = put::hash_key(explicit)?;
     let id = kinesis.named(call, &named)?;
     let held = kinesis.usable(&id)?;
@@ -68,7 +69,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     let route = Routes::of(&held).shard(key, explicit);
     let (_, shard) = route.ok_or_else(|| no_shard(id.name.as_str()))?;
     let mut batch = RecordBatch::with_capacity(1, key.len() + data.len());
-    batch.push(key.as_bytes(), &data);
+    batch.push(key.as_bytes(), data);
     let put = kinesis.log.append(shard.uid, batch).await;
     let index = put.map_err(|e| put::refusal(e, stream, shard.id))?.get().first;
     metrics::counter!("hydrant_kinesis_records_put_total").increment(1);

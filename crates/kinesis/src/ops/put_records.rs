@@ -1,7 +1,5 @@
 //! `PutRecords`: up to 500 records, each durable or refused by itself when the reply is sent.
 
-use std::fmt::Write as _;
-
 use bytes::Bytes;
 use futures::future::join_all;
 use hydrant_core::catalog::{Held, Shard, Stream};
@@ -9,20 +7,21 @@ use hydrant_core::limits::{PUT_RECORDS_BYTES_MAX, PUT_RECORDS_MAX};
 use hydrant_core::log::LogError;
 use hydrant_core::record::RecordBatch;
 use hydrant_core::sequence::IndexRange;
-use hydrant_wire::Call;
 use hydrant_wire::shape::{Blob, Flag, List, Structure, Text};
+use hydrant_wire::{Call, Format};
 use serde::Deserialize;
 
 use super::put_record::no_shard;
 use crate::Kinesis;
 use crate::error::Error;
 use crate::put;
+use crate::reply::{self, Entry as Told};
 use crate::route::Routes;
 use crate::streams::{Named, not_found, refuse};
 use crate::validate::Checks;
 
-/// Room for the reply to one record.
-const ENTRY_ROOM_BYTES: usize = 136;
+/// What is told of a record that was not put for a reason of ours.
+const INTERNAL: (&str, &str) = ("InternalFailure", "Internal service failure.");
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -56,6 +55,9 @@ struct Group<'a> {
     put: Result<IndexRange, LogError>,
 }
 
+/// Code and text of a refusal.
+type Refusal = (&'static str, String);
+
 /// Where a record went: the group, and its place in the group's batch.
 type Routed = (usize, u32);
 
@@ -73,7 +75,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     let (mut groups, routed) = group(&entries, &held, bytes)?;
 
     append(kinesis, &mut groups).await;
-    answer(&held.stream, &groups, &routed, bytes)
+    answer(call.format, &held.stream, &groups, &routed, bytes)
 }
 
 /// The stream of a request that may be put into it.
@@ -145,12 +147,12 @@ fn group<'a>(
     let mut group_of: Vec<u16> = vec![0; shards];
     let mut groups: Vec<Group<'a>> = Vec::new();
     let mut routed = Vec::with_capacity(entries.len());
-    let mut data = Vec::new();
+    let mut room = Vec::new();
     for entry in entries {
-        data.clear();
-        if let Some(blob) = &entry.data {
-            blob.decode_into(&mut data)?;
-        }
+        let data = match &entry.data {
+            Some(blob) => blob.decoded(&mut room)?,
+            None => &[],
+        };
         let explicit = put::hash_key(entry.explicit_hash_key.as_ref())?;
         let key = entry.partition_key.as_deref().unwrap_or_default();
         let route = routes.shard(key, explicit);
@@ -166,7 +168,7 @@ fn group<'a>(
         let group = usize::from(group_of[place]) - 1;
         let batch = &mut groups[group].batch;
         routed.push((group, batch.len() as u32));
-        batch.push(key.as_bytes(), &data);
+        batch.push(key.as_bytes(), data);
     }
     Ok((groups, routed))
 }
@@ -188,6 +190,7 @@ async fn append(kinesis: &Kinesis, groups: &mut [Group<'_>]) {
 }
 
 fn answer(
+    format: Format,
     stream: &Stream,
     groups: &[Group<'_>],
     routed: &[Routed],
@@ -197,46 +200,42 @@ fn answer(
         // Deleted while this call was under way.
         return Err(not_found(stream.name.as_str(), &stream.scope));
     }
-    let refusals: Vec<Option<String>> = groups.iter().map(|g| refusal_of(g, stream)).collect();
-    let mut out = String::with_capacity(64 + routed.len() * ENTRY_ROOM_BYTES);
+    let refusals: Vec<Option<Refusal>> = groups.iter().map(|g| refusal_of(g, stream)).collect();
     let failed = routed.iter().filter(|(group, _)| refusals[*group].is_some()).count();
-    let _ = write!(out, "{{\"FailedRecordCount\":{failed},\"Records\":[");
-    for (n, (group, nth)) in routed.iter().enumerate() {
-        if n > 0 {
-            out.push(',');
-        }
+    let entries = routed.iter().map(|(group, nth)| {
         let Group { shard, put, .. } = &groups[*group];
-        match (put, &refusals[*group]) {
-            (Ok(range), _) => {
-                let number = shard.sequence_number(range.nth(*nth));
-                let id = shard.id;
-                let _ = write!(out, "{{\"SequenceNumber\":\"{number}\",\"ShardId\":\"{id}\"}}");
+        match put {
+            Ok(range) => {
+                Told::Put { number: shard.sequence_number(range.nth(*nth)), shard: shard.id }
             }
-            (Err(_), refusal) => out.push_str(refusal.as_deref().unwrap_or_default()),
+            Err(_) => {
+                let told = refusals[*group].as_ref();
+                let (code, text) = told.map_or(INTERNAL, |(code, text)| (code, text.as_str()));
+                Told::Refused { code, text }
+            }
         }
-    }
-    out.push_str("]}");
+    });
+    let reply = reply::put_records(format, failed, entries)?;
     metrics::counter!("hydrant_kinesis_records_put_total")
         .increment((routed.len() - failed) as u64);
     metrics::counter!("hydrant_kinesis_records_refused_total").increment(failed as u64);
     if failed == 0 {
         metrics::counter!("hydrant_kinesis_bytes_put_total").increment(bytes as u64);
     }
-    Ok(out.into())
+    Ok(reply)
 }
 
-/// The entry of every record of a group that the log did not take: one of the two codes that AWS
+/// Code and text of every record of a group that the log did not take: one of the two codes that AWS
 /// gives to single records.
-fn refusal_of(group: &Group<'_>, stream: &Stream) -> Option<String> {
+fn refusal_of(group: &Group<'_>, stream: &Stream) -> Option<Refusal> {
     let error = group.put.as_ref().err()?.clone();
     let refusal = put::refusal(error, stream, group.shard.id);
-    let (code, text) = match &refusal {
-        Error::ProvisionedThroughputExceeded(text) => (refusal.code(), text.as_str()),
+    let code = refusal.code();
+    Some(match refusal {
+        Error::ProvisionedThroughputExceeded(text) => (code, text),
         other => {
             tracing::error!(error = %other, "records were not put");
-            ("InternalFailure", "Internal service failure.")
+            (INTERNAL.0, INTERNAL.1.to_owned())
         }
-    };
-    let entry = serde_json::json!({ "ErrorCode": code, "ErrorMessage": text });
-    Some(entry.to_string())
+    })
 }

@@ -1,5 +1,8 @@
 //! What replies and refusals look like, to the letter.
 
+use hydrant_wire::cbor::{self, Writer};
+use hydrant_wire::shape::{Blob, Integer, List, Structure, Text};
+use hydrant_wire::{ApiError, Format};
 use proptest::prelude::*;
 
 use super::*;
@@ -203,4 +206,94 @@ proptest! {
             }
         });
     }
+}
+
+/// The reply to a call in CBOR.
+async fn in_cbor(world: &World, operation: &str, body: Vec<u8>) -> Result<Bytes, ApiError> {
+    let call = Call::for_tests(world.scope.clone(), operation, body);
+    let reply = world.kinesis.call(Call { format: Format::Cbor, ..call }).await;
+    reply.map(|reply| reply.whole().unwrap())
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Put<'a> {
+    failed_record_count: Integer,
+    #[serde(borrow)]
+    records: List<Structure<PutEntry<'a>>>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct PutEntry<'a> {
+    #[serde(borrow)]
+    sequence_number: Text<'a>,
+    #[serde(borrow)]
+    shard_id: Text<'a>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Got<'a> {
+    #[serde(borrow)]
+    records: List<Structure<GotRecord<'a>>>,
+    #[serde(borrow)]
+    next_shard_iterator: Text<'a>,
+    millis_behind_latest: Integer,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct GotRecord<'a> {
+    #[serde(borrow)]
+    sequence_number: Text<'a>,
+    #[serde(borrow)]
+    data: Blob<'a>,
+    #[serde(borrow)]
+    partition_key: Text<'a>,
+    approximate_arrival_timestamp: Integer,
+}
+
+#[tokio::test]
+async fn the_same_operations_speak_cbor() {
+    let world = World::new().await;
+    world.create("tweets", 1).await;
+    let mut body = Writer::with_capacity(0);
+    body.map(2).text("StreamName").text("tweets").text("Records").list(2);
+    for data in [&b""[..], &[0, 0xff]] {
+        body.map(2).text("Data").blob(data).text("PartitionKey").text("\"ü");
+    }
+    let put = in_cbor(&world, "PutRecords", body.into_bytes().to_vec()).await.unwrap();
+    let put: Put<'_> = cbor::parse(&put).unwrap();
+    assert_eq!((put.failed_record_count.0, put.records.0.len()), (0, 2));
+    assert_eq!(&*put.records.0[1].0.shard_id, "shardId-000000000000");
+
+    let created = world.now_ms();
+    let mut body = Writer::with_capacity(0);
+    body.map(4).text("StreamName").text("tweets").text("ShardId").text("0");
+    body.text("ShardIteratorType").text("AT_TIMESTAMP").text("Timestamp").number(created - 20);
+    let got = in_cbor(&world, "GetShardIterator", body.into_bytes().to_vec()).await.unwrap();
+    let iterator: std::collections::BTreeMap<String, String> = cbor::parse(&got).unwrap();
+    let mut body = Writer::with_capacity(0);
+    body.map(1).text("ShardIterator").text(&iterator["ShardIterator"]);
+    let got = in_cbor(&world, "GetRecords", body.into_bytes().to_vec()).await.unwrap();
+    let got: Got<'_> = cbor::parse(&got).unwrap();
+    assert_eq!((got.millis_behind_latest.0, got.records.0.len()), (0, 2));
+    assert!(!got.next_shard_iterator.is_empty());
+    let second = &got.records.0[1].0;
+    assert_eq!(second.data, Blob::Raw((&[0, 0xff][..]).into()));
+    assert_eq!(&*second.partition_key, "\"ü");
+    assert_eq!(second.sequence_number, put.records.0[1].0.sequence_number);
+    assert_eq!(second.approximate_arrival_timestamp.0 as u64, created);
+
+    let mut body = Writer::with_capacity(0);
+    body.map(1).text("StreamName").text("tweets");
+    let summary = in_cbor(&world, "DescribeStreamSummary", body.into_bytes().to_vec()).await;
+    // The moment is a whole number of 8 bytes.
+    let summary = summary.unwrap();
+    let name = b"StreamCreationTimestamp\x1b";
+    assert!(summary.windows(name.len()).any(|part| part == name));
+    let refused = in_cbor(&world, "PutRecord", vec![0xa0]).await.unwrap_err();
+    assert_eq!(refused.code, "ValidationException");
+    assert_eq!(in_cbor(&world, "PutRecord", vec![1]).await.unwrap_err().message, "Expected null");
 }
