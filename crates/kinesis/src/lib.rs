@@ -6,12 +6,15 @@
 
 mod change;
 mod error;
+mod expiry;
 mod iterator;
 mod lifecycle;
 mod ops;
 mod position;
 mod put;
 mod reply;
+mod reroute;
+mod reshard;
 mod retention;
 mod route;
 mod seal;

@@ -25,14 +25,18 @@ pub(crate) const NOT_YET: Timestamp = Timestamp::MAX;
 /// Streams worked on at once.
 const STREAMS_AT_ONCE: usize = 8;
 /// Calls to the log under way at once for one stream.
-const CALLS_AT_ONCE: usize = 64;
+pub(crate) const CALLS_AT_ONCE: usize = 64;
 /// Pause after a failure.
 const RETRY_MS: u64 = 1_000;
 
-/// Every stream whose state does not end by time alone.
+/// Every stream whose state does not end by time alone, or that has shards which will expire.
 pub(crate) fn unfinished(catalog: &StreamCatalog) -> BTreeSet<(Scope, StreamName)> {
-    let waits = |state| matches!(state, StreamState::Creating(NOT_YET) | StreamState::Deleting(_));
-    let streams = catalog.all().into_iter().filter(|s| waits(s.state));
+    let waits = |s: &Stream| {
+        let state = matches!(s.state, StreamState::Creating(NOT_YET) | StreamState::Deleting(_));
+        let shards = s.capacity.reshard.is_some() || !s.capacity.expired.is_empty();
+        state || shards || s.shards.iter().any(|shard| !shard.is_open())
+    };
+    let streams = catalog.all().into_iter().filter(|s| waits(s));
     streams.map(|s| (s.scope.clone(), s.name.clone())).collect()
 }
 
@@ -101,7 +105,8 @@ impl Kinesis {
                 // Still there, or there again: somebody changed the row meanwhile.
                 Ok(self.catalog.get(scope, name).map(|_| now))
             }
-            _ => Ok(None),
+            _ if held.stream.capacity.reshard.is_some() => self.finish_reshard(&held).await,
+            _ => self.expire_shards(&held).await,
         }
     }
 
@@ -124,7 +129,10 @@ impl Kinesis {
     /// it at once, is no error.
     pub(crate) async fn finish_deletion(&self, held: &Held) -> Result<(), Error> {
         let gone = &held.stream;
-        all(gone.shards.iter().map(|s| self.log.drop_shard(s.uid)).collect()).await?;
+        let planned = gone.capacity.reshard.iter().flat_map(|r| &r.children).map(|c| c.uid);
+        let uids = gone.shards.iter().map(|s| s.uid).chain(planned);
+        let uids = uids.chain(gone.capacity.expired.iter().copied());
+        all(uids.map(|uid| self.log.drop_shard(uid)).collect()).await?;
         match self.catalog.remove(gone, held.version).await {
             Ok(()) | Err(ControlError::Conflict { .. }) => Ok(()),
             Err(e) => Err(e.into()),

@@ -14,11 +14,14 @@ mod list_shards;
 mod list_streams;
 mod list_tags_for_resource;
 mod list_tags_for_stream;
+mod merge_shards;
 mod put_record;
 mod put_records;
 mod remove_tags_from_stream;
+mod split_shard;
 mod tag_resource;
 mod untag_resource;
+mod update_shard_count;
 
 use hydrant_wire::{Call, Reply};
 use serde::Serialize;
@@ -27,7 +30,7 @@ use crate::Kinesis;
 use crate::error::Error;
 
 /// What the API has (as of November 2026) beyond the operations of this crate.
-const UNSUPPORTED: [&str; 38] = [
+const UNSUPPORTED: [&str; 35] = [
     "AcknowledgeDeadLetterQueueRecords",
     "AcknowledgeQueueRecords",
     "CreateChannel",
@@ -46,13 +49,11 @@ const UNSUPPORTED: [&str; 38] = [
     "ListChannels",
     "ListQueues",
     "ListStreamConsumers",
-    "MergeShards",
     "PutResourcePolicy",
     "ReceiveDeadLetterQueueRecords",
     "ReceiveQueueRecords",
     "RegisterStreamConsumer",
     "RestoreDeadLetterQueueRecords",
-    "SplitShard",
     "StartStreamEncryption",
     "StopStreamEncryption",
     "SubscribeToShard",
@@ -62,7 +63,6 @@ const UNSUPPORTED: [&str; 38] = [
     "UpdateMaxRecordSize",
     "UpdateQueue",
     "UpdateQueueRecordsVisibility",
-    "UpdateShardCount",
     "UpdateStreamMode",
     "UpdateStreamRecordDistributionStrategy",
     "UpdateStreamWarmThroughput",
@@ -91,9 +91,12 @@ pub(crate) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Reply, Error> 
         "ListStreams" => list_streams::run(kinesis, call),
         "ListTagsForResource" => list_tags_for_resource::run(kinesis, call),
         "ListTagsForStream" => list_tags_for_stream::run(kinesis, call),
+        "MergeShards" => merge_shards::run(kinesis, call).await,
         "RemoveTagsFromStream" => remove_tags_from_stream::run(kinesis, call).await,
+        "SplitShard" => split_shard::run(kinesis, call).await,
         "TagResource" => tag_resource::run(kinesis, call).await,
         "UntagResource" => untag_resource::run(kinesis, call).await,
+        "UpdateShardCount" => update_shard_count::run(kinesis, call).await,
         other if UNSUPPORTED.contains(&other) => {
             Err(Error::UnsupportedOperation(format!("hydrant does not support {other}.")))
         }

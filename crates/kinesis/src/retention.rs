@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use hydrant_core::catalog::{Held, Stream, StreamState};
+use futures::FutureExt;
+use hydrant_core::catalog::{Held, Shard, Stream, StreamState};
 use hydrant_core::control::ControlError;
 use hydrant_core::limits::{RETENTION_HOURS_MAX, RETENTION_HOURS_MIN};
+use hydrant_core::log::LogError;
 use hydrant_core::names::StreamName;
 use hydrant_wire::Call;
 use hydrant_wire::shape::{Integer, Text};
@@ -72,7 +74,12 @@ pub(crate) async fn change(kinesis: &Kinesis, call: &Call, way: Way) -> Result<(
 }
 
 async fn tell_log(kinesis: &Kinesis, stream: &Stream, keep: Duration) -> Result<(), Error> {
-    let calls = stream.shards.iter().map(|s| kinesis.log.set_retention(s.uid, keep));
+    let tell = async |shard: &Shard| match kinesis.log.set_retention(shard.uid, keep).await {
+        // Expired meanwhile.
+        Err(LogError::NotFound) if !shard.is_open() => Ok(()),
+        told => told,
+    };
+    let calls = stream.shards.iter().map(|s| tell(s).boxed());
     all(calls.collect()).await.map_err(|e| from_log(e, stream))
 }
 

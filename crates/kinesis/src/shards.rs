@@ -2,9 +2,11 @@
 
 use hydrant_core::Timestamp;
 use hydrant_core::catalog::{InvalidShardId, Shard, ShardId, Stream};
+use hydrant_core::names::Scope;
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::expiry::is_expired;
 
 /// `Shard` of the API.
 #[derive(Serialize)]
@@ -96,13 +98,16 @@ pub(crate) fn shard_id(text: &str) -> Result<ShardId, InvalidShardId> {
 
 /// The shard of a stream by the id a request gives.
 pub(crate) fn find<'a>(stream: &'a Stream, text: &str) -> Result<&'a Shard, Error> {
-    let (name, account) = (&stream.name, &stream.scope.account);
-    let id = shard_id(text).map_err(|_| {
-        Error::ResourceNotFound(format!(
-            "Could not find shard {text} in stream {name} under account {account}."
-        ))
-    })?;
+    let id = shard_id(text).map_err(|_| unknown(text, &stream.scope, stream.name.as_str()))?;
     stream.shard(id).ok_or_else(|| missing(stream, id))
+}
+
+/// What a request calls a shard is none, or none of the stream.
+pub(crate) fn unknown(text: &str, scope: &Scope, stream: &str) -> Error {
+    let account = &scope.account;
+    Error::ResourceNotFound(format!(
+        "Could not find shard {text} in stream {stream} under account {account}."
+    ))
 }
 
 /// There is no such shard.
@@ -129,15 +134,19 @@ pub(crate) enum Filter {
 }
 
 impl Filter {
-    /// Whether the shard is to be shown.
-    pub(crate) fn shows(self, shard: &Shard) -> bool {
-        let open_past = |at: Timestamp| shard.closed.is_none_or(|closed| closed >= at);
+    /// Whether the shard of that stream is to be shown. Of the shards that are shown of a moment each
+    /// hash key is in one, so that a reader that starts with them misses nothing and doubles nothing:
+    /// at the very moment of a reshard those are the children.
+    pub(crate) fn shows(self, stream: &Stream, shard: &Shard, now: Timestamp) -> bool {
+        let expired = is_expired(stream, shard, now);
         match self {
-            Self::All => true,
-            Self::After(id) => shard.id > id,
+            Self::All => !expired,
+            Self::After(id) => !expired && shard.id > id,
             Self::AtLatest => shard.is_open(),
-            Self::At(at) => shard.created <= at && open_past(at),
-            Self::From(at) => open_past(at),
+            Self::At(at) => {
+                stream.opened(shard) <= at && shard.closed.is_none_or(|closed| closed > at)
+            }
+            Self::From(at) => !expired && shard.closed.is_none_or(|closed| closed >= at),
         }
     }
 }

@@ -160,6 +160,14 @@ impl Kinesis {
     }
 }
 
+/// Refuses a change of a stream that is not active.
+pub(crate) fn check_active(Found { held, status }: &Found) -> Result<(), Error> {
+    match status {
+        StreamStatus::Active => Ok(()),
+        other => Err(not_active(held, *other)),
+    }
+}
+
 pub(crate) fn not_active(held: &Held, status: StreamStatus) -> Error {
     let (name, account) = (&held.stream.name, &held.stream.scope.account);
     let status = status.as_str();

@@ -3,6 +3,7 @@
 mod races;
 mod records;
 mod reply;
+mod reshard;
 mod stream_state;
 
 use std::sync::Arc;

@@ -22,7 +22,7 @@ use crate::tags;
 use crate::validate::{Checks, STREAM_NAME};
 
 /// Largest `ShardCount` that is a number of shards at all (AWS).
-const SHARD_COUNT_MAX: i64 = 100_000;
+pub(super) const SHARD_COUNT_MAX: i64 = 100_000;
 /// Shards of a new on-demand stream (AWS).
 pub(super) const ON_DEMAND_SHARDS: u32 = 4;
 
@@ -60,7 +60,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     tags::check_count(&tags, &id)?;
     clear_the_way(kinesis, &id).await?;
     let _counted = kinesis.creating.lock().await;
-    check_shards(kinesis, call, shards)?;
+    kinesis.check_shards(call.scope(), shards)?;
 
     let stream = new_stream(kinesis, &id, mode, shards, tags).await?;
     match kinesis.put(stream, None).await {
@@ -118,22 +118,6 @@ async fn clear_the_way(kinesis: &Kinesis, id: &StreamKey) -> Result<(), Error> {
 fn exists(StreamKey { scope, name }: &StreamKey) -> Error {
     let account = &scope.account;
     Error::ResourceInUse(format!("Stream {name} under account {account} already exists."))
-}
-
-fn check_shards(kinesis: &Kinesis, call: &Call, more: u32) -> Result<(), Error> {
-    let (limit, now) = (kinesis.options.shards_max, kinesis.open_shards(call.scope()));
-    if u64::from(now) + u64::from(more) <= u64::from(limit) {
-        return Ok(());
-    }
-    Err(Error::LimitExceeded(format!(
-        "This request would exceed the shard limit for the account {} in {}. Current shard count for \
-         the account: {now}. Limit: {limit}. Number of additional shards that would have resulted \
-         from this request: {more}. Refer to the AWS Service Limits page \
-         (https://docs.aws.amazon.com/general/latest/gr/aws_service_limits.html) for current limits \
-         and how to request higher limits.",
-        call.scope().account,
-        call.scope().region
-    )))
 }
 
 async fn new_stream(

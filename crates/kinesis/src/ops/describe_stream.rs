@@ -1,7 +1,7 @@
 //! `DescribeStream`: what is known of a stream, with its shards page by page.
 
 use bytes::Bytes;
-use hydrant_core::catalog::StreamStatus;
+use hydrant_core::catalog::{Shard, StreamStatus};
 use hydrant_wire::Call;
 use hydrant_wire::shape::{Epoch, Integer, Text};
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{ENHANCED_MONITORING, EnhancedMetrics, StreamModeDetails};
 use crate::Kinesis;
 use crate::error::Error;
+use crate::expiry::is_expired;
 use crate::shards::{ShardReply, shard_id};
 use crate::streams::Named;
 use crate::validate::{Checks, SHARD_ID};
@@ -68,7 +69,10 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
     let limit = request.limit.map_or(SHARDS_MAX, |n| (n.0 as usize).min(SHARDS_MAX));
     // AWS shows no shard before the stream is active.
     let shown = found.status != StreamStatus::Creating;
-    let mut rest = stream.shards.iter().filter(|s| shown && after.is_none_or(|id| s.id > id));
+    let now = kinesis.clock.now();
+    let shown =
+        |s: &&Shard| shown && !is_expired(stream, s, now) && after.is_none_or(|id| s.id > id);
+    let mut rest = stream.shards.iter().filter(shown);
     let shards: Vec<ShardReply> = rest.by_ref().take(limit).map(ShardReply::from).collect();
     Ok(call.write(&Reply {
         stream_description: Description {

@@ -68,8 +68,9 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
         read => read?,
     };
     let next = ShardIterator { from: page.next, issued: now, ..iterator };
-    // The last page of a closed shard has no place after it.
-    let ended = page.tail.sealed && page.next >= page.tail.end;
+    // The last page of a closed shard has no place after it. One that is sealed and not closed yet has
+    // no children to go on with, so its readers come back.
+    let ended = !shard.is_open() && page.tail.sealed && page.next >= page.tail.end;
     let next = (!ended).then(|| next.seal(&kinesis.sealer, call.scope()));
     let records = page.len() as u64;
     let reply = Page {

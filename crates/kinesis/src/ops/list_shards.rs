@@ -91,10 +91,9 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
         return Err(not_active(&found.held, found.status));
     }
     let limit = request.max_results.map_or(SHARDS_MAX, |n| (n.0 as usize).min(SHARDS_MAX));
-    let mut rest = stream
-        .shards
-        .iter()
-        .filter(|s| listing.after.is_none_or(|id| s.id > id) && listing.filter.shows(s));
+    let mut rest = stream.shards.iter().filter(|s| {
+        listing.after.is_none_or(|id| s.id > id) && listing.filter.shows(stream, s, now)
+    });
     let page: Vec<_> = rest.by_ref().take(limit).collect();
     let next_token = page.last().filter(|_| rest.next().is_some()).map(|last| {
         let payload = token(stream, last.id, listing.filter, now);

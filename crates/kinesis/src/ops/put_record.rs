@@ -1,8 +1,11 @@
 //! `PutRecord`: one record, durable when the reply is sent.
 
 use bytes::Bytes;
+use hydrant_core::catalog::{Held, Shard};
+use hydrant_core::hash::HashKey;
+use hydrant_core::log::LogError;
 use hydrant_core::record::RecordBatch;
-use hydrant_core::sequence::SequenceNumber;
+use hydrant_core::sequence::{RecordIndex, SequenceNumber};
 use hydrant_wire::Call;
 use hydrant_wire::shape::{Blob, Flag, Text};
 use serde::{Deserialize, Serialize};
@@ -10,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::Kinesis;
 use crate::error::Error;
 use crate::put;
+use crate::reroute::REROUTES_MAX;
 use crate::route::Routes;
 use crate::streams::{Named, StreamKey, refuse};
 use crate::validate::{Checks, SEQUENCE_NUMBER};
@@ -62,22 +66,43 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     let explicit = put::hash_key(explicit)?;
     let id = kinesis.named(call, &named)?;
     let held = kinesis.usable(&id)?;
-    let stream = &held.stream;
     if let Some(text) = ordering {
         check_ordering(kinesis, &id, text)?;
     }
-    let route = Routes::of(&held).shard(key, explicit);
-    let (_, shard) = route.ok_or_else(|| no_shard(id.name.as_str()))?;
-    let mut batch = RecordBatch::with_capacity(1, key.len() + data.len());
-    batch.push(key.as_bytes(), data);
-    let put = kinesis.log.append(shard.uid, batch).await;
-    let index = put.map_err(|e| put::refusal(e, stream, shard.id))?.get().first;
+    let (shard, index) = append(kinesis, held, key, explicit, data).await?;
     metrics::counter!("hydrant_kinesis_records_put_total").increment(1);
     metrics::counter!("hydrant_kinesis_bytes_put_total").increment((key.len() + data.len()) as u64);
     Ok(call.write(&Reply {
         shard_id: shard.id.to_string(),
         sequence_number: shard.sequence_number(index).to_string(),
     })?)
+}
+
+/// Appends the record to its shard, or to a child of that if it is closed meanwhile.
+async fn append(
+    kinesis: &Kinesis,
+    mut held: Held,
+    key: &str,
+    explicit: Option<HashKey>,
+    data: &[u8],
+) -> Result<(Shard, RecordIndex), Error> {
+    for _ in 0..=REROUTES_MAX {
+        let stream = &held.stream;
+        let route = Routes::of(&held).shard(key, explicit);
+        let (_, shard) = route.ok_or_else(|| no_shard(stream.name.as_str()))?;
+        let mut batch = RecordBatch::with_capacity(1, key.len() + data.len());
+        batch.push(key.as_bytes(), data);
+        match kinesis.log.append(shard.uid, batch).await {
+            Ok(range) => return Ok((shard.clone(), range.get().first)),
+            Err(LogError::Sealed) => {
+                let shard = [shard.clone()];
+                let Some(next) = kinesis.rerouted(stream, &shard).await? else { break };
+                held = next;
+            }
+            Err(e) => return Err(put::refusal(e, stream, shard.id)),
+        }
+    }
+    Err(Error::Internal(format!("the shard of a put to {} stays closed", held.stream.name)))
 }
 
 /// The number only has to be one that was given out: records of a shard are numbered in the order of

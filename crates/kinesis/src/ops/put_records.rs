@@ -6,7 +6,7 @@ use hydrant_core::catalog::{Held, Shard, Stream};
 use hydrant_core::limits::{PUT_RECORDS_BYTES_MAX, PUT_RECORDS_MAX};
 use hydrant_core::log::LogError;
 use hydrant_core::record::RecordBatch;
-use hydrant_core::sequence::IndexRange;
+use hydrant_core::sequence::{IndexRange, RecordIndex};
 use hydrant_wire::shape::{Blob, Flag, List, Structure, Text};
 use hydrant_wire::{Call, Format};
 use serde::Deserialize;
@@ -16,6 +16,7 @@ use crate::Kinesis;
 use crate::error::Error;
 use crate::put;
 use crate::reply::{self, Entry as Told};
+use crate::reroute::REROUTES_MAX;
 use crate::route::Routes;
 use crate::streams::{Named, not_found, refuse};
 use crate::validate::Checks;
@@ -49,8 +50,8 @@ struct Entry<'a> {
 }
 
 /// The records of one shard, and what became of them.
-struct Group<'a> {
-    shard: &'a Shard,
+struct Group {
+    shard: Shard,
     batch: RecordBatch,
     put: Result<IndexRange, LogError>,
 }
@@ -72,9 +73,10 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     let blobs = || entries.iter().filter_map(|entry| entry.data.as_ref());
     let found = find(kinesis, call, &request, &entries, bytes);
     let held = found.map_err(|e| put::unreadable(blobs()).unwrap_or(e))?;
-    let (mut groups, routed) = group(&entries, &held, bytes)?;
+    let (mut groups, mut routed) = group(&entries, &held, bytes)?;
 
     append(kinesis, &mut groups).await;
+    put_again(kinesis, &entries, &held, &mut groups, &mut routed).await?;
     answer(call.format, &held.stream, &groups, &routed, bytes)
 }
 
@@ -136,16 +138,16 @@ fn check(request: &Request<'_>) -> Result<(), Error> {
 }
 
 /// Decodes every record into the batch of its shard.
-fn group<'a>(
+fn group(
     entries: &[&Entry<'_>],
-    held: &'a Held,
+    held: &Held,
     bytes: usize,
-) -> Result<(Vec<Group<'a>>, Vec<Routed>), Error> {
+) -> Result<(Vec<Group>, Vec<Routed>), Error> {
     let routes = Routes::of(held);
     let shards = routes.len();
     // By shard, one more than the place of its group; 0 is none yet.
     let mut group_of: Vec<u16> = vec![0; shards];
-    let mut groups: Vec<Group<'a>> = Vec::new();
+    let mut groups: Vec<Group> = Vec::new();
     let mut routed = Vec::with_capacity(entries.len());
     let mut room = Vec::new();
     for entry in entries {
@@ -161,7 +163,7 @@ fn group<'a>(
             // An even share, or all of it when there is only one to share.
             let share = shards.min(entries.len());
             let batch = RecordBatch::with_capacity(entries.len() / share, bytes / share);
-            groups.push(Group { shard, batch, put: Err(LogError::NotFound) });
+            groups.push(Group { shard: shard.clone(), batch, put: Err(LogError::NotFound) });
             // As many groups as records, at most.
             group_of[place] = groups.len() as u16;
         }
@@ -174,8 +176,8 @@ fn group<'a>(
 }
 
 /// Appends each group to its shard, all at once.
-async fn append(kinesis: &Kinesis, groups: &mut [Group<'_>]) {
-    let append = |group: &mut Group<'_>| {
+async fn append(kinesis: &Kinesis, groups: &mut [Group]) {
+    let append = |group: &mut Group| {
         let batch = std::mem::take(&mut group.batch);
         kinesis.log.append(group.shard.uid, batch)
     };
@@ -189,10 +191,45 @@ async fn append(kinesis: &Kinesis, groups: &mut [Group<'_>]) {
     }
 }
 
+/// Puts what met a shard that was closed meanwhile into the shards that follow it.
+async fn put_again(
+    kinesis: &Kinesis,
+    entries: &[&Entry<'_>],
+    held: &Held,
+    groups: &mut Vec<Group>,
+    routed: &mut [Routed],
+) -> Result<(), Error> {
+    let mut from = 0;
+    for _ in 0..REROUTES_MAX {
+        let is_sealed = |n: usize| n >= from && groups[n].put == Err(LogError::Sealed);
+        let sealed: Vec<usize> = (from..groups.len()).filter(|n| is_sealed(*n)).collect();
+        if sealed.is_empty() {
+            break;
+        }
+        let again: Vec<usize> = (0..routed.len()).filter(|n| is_sealed(routed[*n].0)).collect();
+        let shards: Vec<Shard> = sealed.iter().map(|n| groups[*n].shard.clone()).collect();
+        let Ok(Some(held)) = kinesis.rerouted(&held.stream, &shards).await else { break };
+        let those: Vec<&Entry<'_>> = again.iter().map(|n| entries[*n]).collect();
+        let bytes = those.iter().map(|e| e.size_bytes()).sum();
+        let (mut more, moved) = group(&those, &held, bytes)?;
+        append(kinesis, &mut more).await;
+        from = groups.len();
+        for (n, (group, nth)) in again.into_iter().zip(moved) {
+            routed[n] = (from + group, nth);
+        }
+        for n in sealed {
+            // No record is left in it.
+            groups[n].put = Ok(IndexRange { first: RecordIndex::MIN, count: 0 });
+        }
+        groups.extend(more);
+    }
+    Ok(())
+}
+
 fn answer(
     format: Format,
     stream: &Stream,
-    groups: &[Group<'_>],
+    groups: &[Group],
     routed: &[Routed],
     bytes: usize,
 ) -> Result<Bytes, Error> {
@@ -227,7 +264,7 @@ fn answer(
 
 /// Code and text of every record of a group that the log did not take: one of the two codes that AWS
 /// gives to single records.
-fn refusal_of(group: &Group<'_>, stream: &Stream) -> Option<Refusal> {
+fn refusal_of(group: &Group, stream: &Stream) -> Option<Refusal> {
     let error = group.put.as_ref().err()?.clone();
     let refusal = put::refusal(error, stream, group.shard.id);
     let code = refusal.code();

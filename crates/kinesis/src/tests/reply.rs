@@ -100,8 +100,8 @@ async fn constraints_are_refused_in_the_words_of_aws() {
 async fn what_hydrant_has_not_is_refused_by_name() {
     let world = World::new().await;
     assert_eq!(
-        world.no("SplitShard", json!({})).await,
-        error("UnsupportedOperationException", "hydrant does not support SplitShard.")
+        world.no("CreateQueue", json!({})).await,
+        error("UnsupportedOperationException", "hydrant does not support CreateQueue.")
     );
     assert_eq!(world.no("MakeCoffee", json!({})).await.0, "UnknownOperationException");
     for member in ["WarmThroughputMiBps", "MaxRecordSizeInKiB", "RecordDistributionStrategy"] {
