@@ -53,7 +53,7 @@ impl World {
         control.commit(vec![Write::insert(KEY_ROW, &KEY)]).await.unwrap();
         let catalog = Arc::new(StreamCatalog::open(control.clone()).await.unwrap());
         let random = Arc::new(Random::from_seed(1));
-        let options = Options { shards_max: 64, ..Options::default() };
+        let options = Options { shards_max: Some(64), ..Options::default() };
         let opened =
             Kinesis::open(log, control.as_ref(), catalog, clock.clone(), random, options).await;
         let world = Self { clock, kinesis: opened.unwrap() };

@@ -12,6 +12,7 @@ mod lifecycle;
 mod ops;
 mod position;
 mod put;
+mod rates;
 mod reply;
 mod reroute;
 mod reshard;
@@ -23,6 +24,7 @@ mod streams;
 mod tags;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod validate;
 
 use std::collections::BTreeSet;
@@ -41,6 +43,7 @@ use tokio::sync::Notify;
 
 pub use crate::error::Error;
 use crate::seal::Sealer;
+use crate::throttle::Throttle;
 
 /// What an operator may set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,18 +54,32 @@ pub struct Options {
     pub update_delay: Duration,
     /// How long a stream shows DELETING before it is gone.
     pub delete_delay: Duration,
-    /// Most open shards of one account and region.
-    pub shards_max: u32,
+    /// Most open shards of one account and region; `None` for what [`Options::limits`] says.
+    pub shards_max: Option<u32>,
+    /// Whose rates and quotas hold.
+    pub limits: Limits,
+}
+
+/// Whose rates and quotas hold. Sizes and counts per request are AWS's always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Limits {
+    /// hydrant's own: a shard is as fast as the disk, operations are called as often as one likes, and
+    /// an account and region has up to 10,000 open shards.
+    #[default]
+    Default,
+    /// Those that AWS documents under "Quotas and limits", for tests against them.
+    Aws,
 }
 
 impl Default for Options {
-    /// Delays that a test hardly notices but a waiter does, and 10,000 shards.
+    /// Delays that a test hardly notices but a waiter does, and no rates.
     fn default() -> Self {
         Self {
             create_delay: Duration::from_millis(20),
             update_delay: Duration::from_millis(20),
             delete_delay: Duration::from_millis(20),
-            shards_max: 10_000,
+            shards_max: None,
+            limits: Limits::Default,
         }
     }
 }
@@ -76,6 +93,7 @@ pub struct Kinesis {
     sealer: Sealer,
     options: Options,
     attention: Arc<Attention>,
+    throttle: Throttle,
     /// Held from counting the shards to writing the new stream's row.
     creating: tokio::sync::Mutex<()>,
     /// Held while a retention changes, so that log and row end up saying the same.
@@ -109,8 +127,20 @@ impl Kinesis {
         let sealer = Sealer::open(control, &random).await?;
         let pending = Mutex::new(lifecycle::unfinished(&catalog));
         let attention = Arc::new(Attention { pending, wake: Notify::new() });
+        let throttle = Throttle::new(Arc::clone(&clock));
         let (creating, retaining) = Default::default();
-        Ok(Self { log, catalog, clock, random, sealer, options, attention, creating, retaining })
+        Ok(Self {
+            log,
+            catalog,
+            clock,
+            random,
+            sealer,
+            options,
+            attention,
+            throttle,
+            creating,
+            retaining,
+        })
     }
 }
 

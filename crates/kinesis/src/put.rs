@@ -1,12 +1,13 @@
 //! What `PutRecord` and `PutRecords` have in common: checked entries, and what the log says to them.
 
-use hydrant_core::catalog::Stream;
+use hydrant_core::catalog::{Shard, Stream};
 use hydrant_core::hash::HashKey;
 use hydrant_core::limits::{PARTITION_KEY_CHARS_MAX, RECORD_BYTES_CEILING, RECORD_BYTES_MAX};
 use hydrant_core::log::LogError;
 use hydrant_wire::shape::{Blob, Text};
 
 use crate::error::Error;
+use crate::rates::rate_exceeded;
 use crate::streams::not_found;
 use crate::validate::{Checks, HASH_KEY, PARTITION_KEY};
 
@@ -66,13 +67,11 @@ pub(crate) fn hash_key(explicit: Option<&Text<'_>>) -> Result<Option<HashKey>, E
 /// What a client is told when the log does not take its records. Except for a stream that is gone,
 /// always something that it repeats after a pause: by then there is room, or the shard's children
 /// have taken over.
-pub(crate) fn refusal(error: LogError, stream: &Stream, shard: impl std::fmt::Display) -> Error {
-    let (name, account) = (&stream.name, &stream.scope.account);
+pub(crate) fn refusal(error: LogError, stream: &Stream, shard: &Shard) -> Error {
+    let (name, id) = (&stream.name, shard.id);
     match error {
-        LogError::Full => Error::ProvisionedThroughputExceeded(format!(
-            "Rate exceeded for shard {shard} in stream {name} under account {account}."
-        )),
+        LogError::Full => rate_exceeded(stream, shard),
         LogError::NotFound => not_found(name.as_str(), &stream.scope),
-        other => Error::Internal(format!("put to {name} {shard}: {other}")),
+        other => Error::Internal(format!("put to {name} {id}: {other}")),
     }
 }

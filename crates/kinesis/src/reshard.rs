@@ -113,7 +113,7 @@ impl Kinesis {
 
     /// Refuses what would leave an account and region with more shards than it may have.
     pub(crate) fn check_shards(&self, scope: &Scope, more: u32) -> Result<(), Error> {
-        let (limit, now) = (self.options.shards_max, self.claimed_shards(scope));
+        let (limit, now) = (self.shard_limit(scope), self.claimed_shards(scope));
         if u64::from(now) + u64::from(more) <= u64::from(limit) {
             return Ok(());
         }

@@ -43,7 +43,7 @@ impl<'r, 'a> Named<'r, 'a> {
 }
 
 /// A stream's account, region and name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct StreamKey {
     pub(crate) scope: Scope,
     pub(crate) name: StreamName,
@@ -96,8 +96,8 @@ pub(crate) fn not_found(name: &str, scope: &Scope) -> Error {
 }
 
 impl Kinesis {
-    /// The stream that a request means. The caller's duty: what names it has passed the model's
-    /// constraints. Whether there is such a stream is only known for one that is named by id.
+    /// The stream that a request means, if the operation may be called on it once more now. The
+    /// caller's duty: what names it has passed the model's constraints. Whether there is such a stream is only known for one that is named by id.
     pub(crate) fn named(&self, call: &Call, by: &Named<'_, '_>) -> Result<StreamKey, Error> {
         let differ = |a: &str, b: &str| {
             Error::InvalidArgument(format!("{a} and {b} do not name the same stream."))
@@ -122,7 +122,9 @@ impl Kinesis {
         }
         let missing = || Error::InvalidArgument("No stream is named.".to_owned());
         let (name, _) = found.ok_or_else(missing)?;
-        Ok(StreamKey { scope: call.scope().clone(), name })
+        let id = StreamKey { scope: call.scope().clone(), name };
+        self.allow_call(call, Some(&id))?;
+        Ok(id)
     }
 
     /// The name of the stream with this id.

@@ -1,6 +1,7 @@
 //! The operations on the ports in memory, with a clock moved by hand.
 
 mod races;
+mod rates;
 mod records;
 mod reply;
 mod reshard;
@@ -19,7 +20,7 @@ use hydrant_testkit::{ManualClock, MemoryControl, MemoryLog};
 use hydrant_wire::{Call, JsonService};
 use serde_json::{Value, json};
 
-use crate::{Kinesis, Options};
+use crate::{Kinesis, Limits, Options};
 
 pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
@@ -47,16 +48,28 @@ impl World {
         log: Arc<dyn LogEngine>,
         control: Arc<dyn ControlStore>,
     ) -> Self {
+        let options = Options { shards_max: Some(50), ..Options::default() };
+        Self::with(clock, log, control, options).await
+    }
+
+    /// A process under AWS's rates and quotas.
+    pub(crate) async fn under_aws_limits() -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let log = Arc::new(MemoryLog::new(clock.clone()));
+        let options = Options { limits: Limits::Aws, ..Options::default() };
+        Self::with(clock, log, Arc::new(MemoryControl::new()), options).await
+    }
+
+    async fn with(
+        clock: Arc<ManualClock>,
+        log: Arc<dyn LogEngine>,
+        control: Arc<dyn ControlStore>,
+        options: Options,
+    ) -> Self {
         let catalog = Arc::new(StreamCatalog::open(control.clone()).await.unwrap());
         let random = Arc::new(Random::from_seed(1));
-        let opened = Kinesis::open(
-            log.clone(),
-            control.as_ref(),
-            catalog,
-            clock.clone(),
-            random,
-            Options { shards_max: 50, ..Options::default() },
-        );
+        let opened =
+            Kinesis::open(log.clone(), control.as_ref(), catalog, clock.clone(), random, options);
         let kinesis = Arc::new(opened.await.unwrap());
         Self { clock, log, control, kinesis, scope: scope("us-east-1") }
     }

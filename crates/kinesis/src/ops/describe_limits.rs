@@ -21,13 +21,14 @@ struct Reply {
 
 pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
     call.read::<IgnoredAny>()?;
+    kinesis.allow_call(call, None)?;
     let streams = kinesis.streams(call.scope());
     let on_demand = streams.iter().filter(|s| s.mode == StreamMode::OnDemand).count();
     Ok(call.write(&Reply {
-        shard_limit: kinesis.options.shards_max,
+        shard_limit: kinesis.shard_limit(call.scope()),
         open_shard_count: kinesis.open_shards(call.scope()),
         on_demand_stream_count: u32::try_from(on_demand).unwrap_or(u32::MAX),
         // Only their shards bound the on-demand streams.
-        on_demand_stream_count_limit: kinesis.options.shards_max / ON_DEMAND_SHARDS,
+        on_demand_stream_count_limit: kinesis.shard_limit(call.scope()) / ON_DEMAND_SHARDS,
     })?)
 }

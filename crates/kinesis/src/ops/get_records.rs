@@ -59,6 +59,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     let stream = &held.stream;
     // A later stream of the same name has shards of the same numbers, but they are others.
     let shard = stream.shard(iterator.shard).filter(|s| s.uid == iterator.uid).ok_or_else(lost)?;
+    kinesis.allow_read(stream, shard)?;
     let limit = ReadLimit {
         records_max: request.limit.map_or(GET_RECORDS_MAX, |n| n.0 as usize),
         bytes_max: GET_RECORDS_BYTES_MAX,
@@ -67,6 +68,8 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
         Err(LogError::NotFound) => return Err(shards::missing(stream, shard.id)),
         read => read?,
     };
+    let bytes = page.frames.iter().flat_map(Frame::records).map(|r| r.size_bytes()).sum();
+    kinesis.count_read(shard, bytes);
     let next = ShardIterator { from: page.next, issued: now, ..iterator };
     // The last page of a closed shard has no place after it. One that is sealed and not closed yet has
     // no children to go on with, so its readers come back.

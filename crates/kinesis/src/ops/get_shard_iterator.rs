@@ -66,6 +66,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     })?;
     let stream = &held.stream;
     let shard = shards::find(stream, shard_text)?;
+    kinesis.allow_iterator(stream, shard)?;
     let position = StartingPosition {
         kind: request.shard_iterator_type.as_deref().unwrap_or_default(),
         number: number.map(|text| &**text),

@@ -79,7 +79,11 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
     check(&request)?;
     let now = kinesis.clock.now();
     let listing = match &request.next_token {
-        Some(token) => open(kinesis, call, token, now)?,
+        Some(token) => {
+            let listing = open(kinesis, call, token, now)?;
+            kinesis.allow_call(call, Some(&listing.id))?;
+            listing
+        }
         None => first(kinesis, call, &request, now)?,
     };
     let found = kinesis.find(&listing.id)?;

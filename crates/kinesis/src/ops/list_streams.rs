@@ -57,6 +57,7 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
     checks.text("exclusiveStartStreamName", start, &STREAM_NAME);
     checks.text("nextToken", request.next_token.as_ref(), &NEXT_TOKEN);
     checks.finish()?;
+    kinesis.allow_call(call, None)?;
     let now = kinesis.clock.now();
     let after = match (start, &request.next_token) {
         (Some(_), Some(_)) => {

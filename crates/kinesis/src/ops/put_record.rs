@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::Kinesis;
 use crate::error::Error;
 use crate::put;
+use crate::rates::rate_exceeded;
 use crate::reroute::REROUTES_MAX;
 use crate::route::Routes;
 use crate::streams::{Named, StreamKey, refuse};
@@ -90,7 +91,11 @@ async fn append(
         let stream = &held.stream;
         let route = Routes::of(&held).shard(key, explicit);
         let (_, shard) = route.ok_or_else(|| no_shard(stream.name.as_str()))?;
-        let mut batch = RecordBatch::with_capacity(1, key.len() + data.len());
+        let bytes = key.len() + data.len();
+        if !kinesis.allow_put(stream, shard, bytes) {
+            return Err(rate_exceeded(stream, shard));
+        }
+        let mut batch = RecordBatch::with_capacity(1, bytes);
         batch.push(key.as_bytes(), data);
         match kinesis.log.append(shard.uid, batch).await {
             Ok(range) => return Ok((shard.clone(), range.get().first)),
@@ -99,7 +104,7 @@ async fn append(
                 let Some(next) = kinesis.rerouted(stream, &shard).await? else { break };
                 held = next;
             }
-            Err(e) => return Err(put::refusal(e, stream, shard.id)),
+            Err(e) => return Err(put::refusal(e, stream, shard)),
         }
     }
     Err(Error::Internal(format!("the shard of a put to {} stays closed", held.stream.name)))

@@ -15,6 +15,7 @@ use super::put_record::no_shard;
 use crate::Kinesis;
 use crate::error::Error;
 use crate::put;
+use crate::rates::rate_exceeded;
 use crate::reply::{self, Entry as Told};
 use crate::reroute::REROUTES_MAX;
 use crate::route::Routes;
@@ -59,8 +60,9 @@ struct Group {
 /// Code and text of a refusal.
 type Refusal = (&'static str, String);
 
-/// Where a record went: the group, and its place in the group's batch.
-type Routed = (usize, u32);
+/// Where a record went: the group, and its place in the group's batch. It has none if its shard had
+/// enough already.
+type Routed = (usize, Option<u32>);
 
 pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
     let request: Request<'_> = call.read()?;
@@ -73,7 +75,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     let blobs = || entries.iter().filter_map(|entry| entry.data.as_ref());
     let found = find(kinesis, call, &request, &entries, bytes);
     let held = found.map_err(|e| put::unreadable(blobs()).unwrap_or(e))?;
-    let (mut groups, mut routed) = group(&entries, &held, bytes)?;
+    let (mut groups, mut routed) = group(kinesis, &entries, &held, bytes)?;
 
     append(kinesis, &mut groups).await;
     put_again(kinesis, &entries, &held, &mut groups, &mut routed).await?;
@@ -139,6 +141,7 @@ fn check(request: &Request<'_>) -> Result<(), Error> {
 
 /// Decodes every record into the batch of its shard.
 fn group(
+    kinesis: &Kinesis,
     entries: &[&Entry<'_>],
     held: &Held,
     bytes: usize,
@@ -163,13 +166,17 @@ fn group(
             // An even share, or all of it when there is only one to share.
             let share = shards.min(entries.len());
             let batch = RecordBatch::with_capacity(entries.len() / share, bytes / share);
-            groups.push(Group { shard: shard.clone(), batch, put: Err(LogError::NotFound) });
+            groups.push(Group { shard: shard.clone(), batch, put: Err(LogError::Full) });
             // As many groups as records, at most.
             group_of[place] = groups.len() as u16;
         }
         let group = usize::from(group_of[place]) - 1;
         let batch = &mut groups[group].batch;
-        routed.push((group, batch.len() as u32));
+        if !kinesis.allow_put(&held.stream, shard, key.len() + data.len()) {
+            routed.push((group, None));
+            continue;
+        }
+        routed.push((group, Some(batch.len() as u32)));
         batch.push(key.as_bytes(), data);
     }
     Ok((groups, routed))
@@ -177,16 +184,18 @@ fn group(
 
 /// Appends each group to its shard, all at once.
 async fn append(kinesis: &Kinesis, groups: &mut [Group]) {
+    // A shard that had enough takes none.
+    let mut groups: Vec<_> = groups.iter_mut().filter(|group| !group.batch.is_empty()).collect();
     let append = |group: &mut Group| {
         let batch = std::mem::take(&mut group.batch);
         kinesis.log.append(group.shard.uid, batch)
     };
-    if let [only] = groups {
+    if let [only] = &mut groups[..] {
         only.put = append(only).await.map(|range| range.into_inner());
         return;
     }
-    let puts = join_all(groups.iter_mut().map(append)).await;
-    for (group, put) in groups.iter_mut().zip(puts) {
+    let puts = join_all(groups.iter_mut().map(|group| append(group))).await;
+    for (group, put) in groups.into_iter().zip(puts) {
         group.put = put.map(|range| range.into_inner());
     }
 }
@@ -211,7 +220,7 @@ async fn put_again(
         let Ok(Some(held)) = kinesis.rerouted(&held.stream, &shards).await else { break };
         let those: Vec<&Entry<'_>> = again.iter().map(|n| entries[*n]).collect();
         let bytes = those.iter().map(|e| e.size_bytes()).sum();
-        let (mut more, moved) = group(&those, &held, bytes)?;
+        let (mut more, moved) = group(kinesis, &those, &held, bytes)?;
         append(kinesis, &mut more).await;
         from = groups.len();
         for (n, (group, nth)) in again.into_iter().zip(moved) {
@@ -238,14 +247,25 @@ fn answer(
         return Err(not_found(stream.name.as_str(), &stream.scope));
     }
     let refusals: Vec<Option<Refusal>> = groups.iter().map(|g| refusal_of(g, stream)).collect();
-    let failed = routed.iter().filter(|(group, _)| refusals[*group].is_some()).count();
+    let refused = |(group, nth): &&Routed| nth.is_none() || refusals[*group].is_some();
+    let failed = routed.iter().filter(refused).count();
+    // For the records that a shard had no room for, whatever became of its others.
+    let enough = |group: &Group| rate_exceeded(stream, &group.shard).to_string();
+    let full: Vec<String> = match failed {
+        0 => Vec::new(),
+        _ => groups.iter().map(enough).collect(),
+    };
     let entries = routed.iter().map(|(group, nth)| {
         let Group { shard, put, .. } = &groups[*group];
-        match put {
-            Ok(range) => {
+        match (put, nth) {
+            (Ok(range), Some(nth)) => {
                 Told::Put { number: shard.sequence_number(range.nth(*nth)), shard: shard.id }
             }
-            Err(_) => {
+            (_, None) => {
+                let text = full.get(*group).map_or(INTERNAL.1, String::as_str);
+                Told::Refused { code: "ProvisionedThroughputExceededException", text }
+            }
+            (Err(_), Some(_)) => {
                 let told = refusals[*group].as_ref();
                 let (code, text) = told.map_or(INTERNAL, |(code, text)| (code, text.as_str()));
                 Told::Refused { code, text }
@@ -266,7 +286,7 @@ fn answer(
 /// gives to single records.
 fn refusal_of(group: &Group, stream: &Stream) -> Option<Refusal> {
     let error = group.put.as_ref().err()?.clone();
-    let refusal = put::refusal(error, stream, group.shard.id);
+    let refusal = put::refusal(error, stream, &group.shard);
     let code = refusal.code();
     Some(match refusal {
         Error::ProvisionedThroughputExceeded(text) => (code, text),

@@ -66,7 +66,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
         let stream = &found.held.stream;
         check_provisioned(stream)?;
         let open: Vec<&Shard> = (0..).map_while(|n| found.held.open_shard(n)).collect();
-        check_target(open.len(), target, TARGET_MAX.min(kinesis.options.shards_max as usize))?;
+        check_target(open.len(), target, TARGET_MAX.min(kinesis.shard_limit(&id.scope) as usize))?;
         check_active(&found)?;
         kinesis.check_shards(&id.scope, target.saturating_sub(open.len()) as u32)?;
         *reply.lock() = Some(Reply {

@@ -1,0 +1,196 @@
+//! What `limits = "aws"` bounds: how often operations are called, and how fast shards are written and
+//! read. The numbers are from "Quotas and limits" in the Kinesis Data Streams developer guide, and
+//! from the API reference where that says nothing.
+
+use std::time::Duration;
+
+use hydrant_core::catalog::{Shard, Stream};
+use hydrant_core::limits::RECORD_BYTES_MAX;
+use hydrant_core::names::Scope;
+use hydrant_wire::Call;
+
+use crate::error::Error;
+use crate::streams::StreamKey;
+use crate::throttle::{Key, Rate, Want};
+use crate::{Kinesis, Limits};
+
+/// Open shards of an account and region unless somebody says otherwise.
+const SHARDS_MAX: u32 = 10_000;
+/// Regions with the larger quota of shards (AWS), and the quota.
+const LARGE_REGIONS: [&str; 3] = ["us-east-1", "us-west-2", "eu-west-1"];
+const LARGE_REGION_SHARDS_MAX: u32 = 20_000;
+/// The quota everywhere else (AWS: "1,000 or 6,000", without saying where it is which).
+const OTHER_REGION_SHARDS_MAX: u32 = 1_000;
+
+/// Calls of `GetRecords` on one shard, all its readers together.
+const READS: Rate = Rate::per_second(5);
+/// Bytes that `GetRecords` returns from one shard, to all its readers together.
+const READ_BYTES: Rate = Rate::per_second(2 << 20);
+/// Bytes that one fan-out consumer gets from one shard.
+const FAN_OUT_BYTES: Rate = Rate::per_second(2 << 20);
+/// Calls of `GetShardIterator` on one shard.
+const ITERATORS: Rate = Rate::per_second(5);
+/// Records put into one shard.
+const PUTS: Rate = Rate::per_second(1_000);
+/// Bytes put into one shard, partition keys included, in a second.
+const PUT_BYTES_PER_S: u64 = 1 << 20;
+
+/// How often an operation may be called in a second, and by whom together. AWS names no rate for the
+/// others.
+const CALLS: [(&str, u64, Per); 27] = [
+    ("AddTagsToStream", 5, Per::Account),
+    ("CreateStream", 5, Per::Account),
+    ("DecreaseStreamRetentionPeriod", 5, Per::Stream),
+    ("DeleteResourcePolicy", 5, Per::Account),
+    ("DeleteStream", 5, Per::Account),
+    ("DeregisterStreamConsumer", 5, Per::Stream),
+    ("DescribeAccountSettings", 5, Per::Account),
+    ("DescribeLimits", 1, Per::Account),
+    ("DescribeStream", 10, Per::Account),
+    ("DescribeStreamConsumer", 20, Per::Stream),
+    ("DescribeStreamSummary", 20, Per::Account),
+    ("DisableEnhancedMonitoring", 5, Per::Stream),
+    ("EnableEnhancedMonitoring", 5, Per::Stream),
+    ("GetResourcePolicy", 5, Per::Account),
+    ("IncreaseStreamRetentionPeriod", 5, Per::Stream),
+    ("ListShards", 1_000, Per::Stream),
+    ("ListStreamConsumers", 5, Per::Stream),
+    ("ListStreams", 5, Per::Account),
+    ("ListTagsForStream", 5, Per::Stream),
+    ("MergeShards", 5, Per::Stream),
+    ("PutResourcePolicy", 5, Per::Account),
+    ("RegisterStreamConsumer", 5, Per::Stream),
+    ("RemoveTagsFromStream", 5, Per::Stream),
+    ("SplitShard", 5, Per::Stream),
+    ("UpdateAccountSettings", 5, Per::Account),
+    ("UpdateShardCount", 10, Per::Account),
+    ("UpdateStreamWarmThroughput", 5, Per::Account),
+];
+
+/// Who shares a rate, always within one account and region.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Per {
+    Account,
+    Stream,
+}
+
+impl Kinesis {
+    /// Whether AWS's rates and quotas hold.
+    pub(crate) fn limited(&self) -> bool {
+        self.options.limits == Limits::Aws
+    }
+
+    /// Most open shards of an account and region.
+    pub(crate) fn shard_limit(&self, scope: &Scope) -> u32 {
+        let by_default = match self.options.limits {
+            Limits::Default => SHARDS_MAX,
+            Limits::Aws if LARGE_REGIONS.contains(&scope.region.as_str()) => {
+                LARGE_REGION_SHARDS_MAX
+            }
+            Limits::Aws => OTHER_REGION_SHARDS_MAX,
+        };
+        self.options.shards_max.unwrap_or(by_default)
+    }
+
+    /// Counts a call of an operation of the control plane, or refuses it as one too many. The caller's
+    /// duty: once a call. [`Kinesis::named`] does it for what names a stream.
+    pub(crate) fn allow_call(&self, call: &Call, on: Option<&StreamKey>) -> Result<(), Error> {
+        if !self.limited() {
+            return Ok(());
+        }
+        let rate = CALLS.iter().find(|(name, ..)| *name == call.operation);
+        let Some((what, per_s, per)) = rate else { return Ok(()) };
+        let key = match (per, on) {
+            (Per::Stream, Some(stream)) => Key::Stream(stream.clone()),
+            _ => Key::Account(call.scope().clone()),
+        };
+        let want = Want { what, rate: Rate::per_second(*per_s), amount: 1 };
+        if self.throttle.take(&key, &[want]) {
+            return Ok(());
+        }
+        let account = &call.scope().account;
+        Err(Error::LimitExceeded(match on {
+            Some(stream) => {
+                format!("Rate exceeded for stream {} under account {account}.", stream.name)
+            }
+            None => format!("Rate exceeded for account {account}."),
+        }))
+    }
+
+    /// Whether a shard takes a record of this size now. A stream of large records may have one of the
+    /// largest at once, which is then made up for at the common rate.
+    pub(crate) fn allow_put(&self, stream: &Stream, shard: &Shard, bytes: usize) -> bool {
+        if !self.limited() {
+            return true;
+        }
+        let largest = (stream.settings.max_record_kib as usize) << 10;
+        let burst = largest.max(RECORD_BYTES_MAX) as u64;
+        let wants = [
+            Want { what: "put", rate: PUTS, amount: 1 },
+            Want {
+                what: "put bytes",
+                rate: Rate { per_s: PUT_BYTES_PER_S, burst },
+                amount: bytes as u64,
+            },
+        ];
+        self.throttle.take(&Key::Shard(shard.uid), &wants)
+    }
+
+    /// Counts a `GetRecords`, or refuses it: too many calls in this second, or too much read before.
+    pub(crate) fn allow_read(&self, stream: &Stream, shard: &Shard) -> Result<(), Error> {
+        let key = Key::Shard(shard.uid);
+        let read = Want { what: "read", rate: READS, amount: 1 };
+        if !self.limited()
+            || (self.throttle.closed_for("read bytes", &key, READ_BYTES).is_zero()
+                && self.throttle.take(&key, &[read]))
+        {
+            return Ok(());
+        }
+        Err(rate_exceeded(stream, shard))
+    }
+
+    /// Counts what a `GetRecords` returns. After 10 MiB, the next five seconds are refused.
+    pub(crate) fn count_read(&self, shard: &Shard, bytes: usize) {
+        if self.limited() {
+            let want = Want { what: "read bytes", rate: READ_BYTES, amount: bytes as u64 };
+            self.throttle.charge(&Key::Shard(shard.uid), &want);
+        }
+    }
+
+    /// Counts a `GetShardIterator`, or refuses it as one too many.
+    pub(crate) fn allow_iterator(&self, stream: &Stream, shard: &Shard) -> Result<(), Error> {
+        let want = Want { what: "GetShardIterator", rate: ITERATORS, amount: 1 };
+        if !self.limited() || self.throttle.take(&Key::Shard(shard.uid), &[want]) {
+            return Ok(());
+        }
+        Err(rate_exceeded(stream, shard))
+    }
+
+    /// How long to wait before a fan-out consumer gets more of a shard; zero by default.
+    #[allow(dead_code, reason = "SubscribeToShard calls it")]
+    pub(crate) fn fan_out_pause(&self, consumer_arn: &str, shard: &Shard) -> Duration {
+        if !self.limited() {
+            return Duration::ZERO;
+        }
+        let key = Key::Consumer(consumer_arn.to_owned(), shard.uid);
+        self.throttle.closed_for("fan-out bytes", &key, FAN_OUT_BYTES)
+    }
+
+    /// Counts what a fan-out consumer was sent of a shard.
+    #[allow(dead_code, reason = "SubscribeToShard calls it")]
+    pub(crate) fn count_fan_out(&self, consumer_arn: &str, shard: &Shard, bytes: usize) {
+        if self.limited() {
+            let key = Key::Consumer(consumer_arn.to_owned(), shard.uid);
+            let want = Want { what: "fan-out bytes", rate: FAN_OUT_BYTES, amount: bytes as u64 };
+            self.throttle.charge(&key, &want);
+        }
+    }
+}
+
+/// AWS's answer to more than a shard gives or takes.
+pub(crate) fn rate_exceeded(stream: &Stream, shard: &Shard) -> Error {
+    let (id, name, account) = (shard.id, &stream.name, &stream.scope.account);
+    Error::ProvisionedThroughputExceeded(format!(
+        "Rate exceeded for shard {id} in stream {name} under account {account}."
+    ))
+}
