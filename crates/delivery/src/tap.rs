@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use hydrant_core::catalog::{Shard, ShardId, StreamCatalog, StreamStatus};
+use hydrant_core::catalog::{Shard, ShardId, Stream, StreamCatalog, StreamStatus};
 use hydrant_core::clock::{Clock, Timestamp};
 use hydrant_core::log::{LogEngine, LogError, ReadLimit, ShardUid, Tail};
 use hydrant_core::sequence::RecordIndex;
@@ -44,14 +44,16 @@ impl Reading {
 struct Known {
     id: ShardId,
     uid: ShardUid,
-    created: Timestamp,
+    /// Since when it takes records. (The moment of its creation is later than that of its first
+    /// records, by the second that keeps its sequence numbers above its parents'.)
+    opened: Timestamp,
     parents: Vec<ShardId>,
 }
 
-impl From<&Shard> for Known {
-    fn from(shard: &Shard) -> Self {
-        let parents = shard.parent.into_iter().chain(shard.adjacent_parent).collect();
-        Self { id: shard.id, uid: shard.uid, created: shard.created, parents }
+impl Known {
+    fn of(stream: &Stream, shard: &Shard) -> Self {
+        let opened = stream.opened(shard).min(shard.created);
+        Self { id: shard.id, uid: shard.uid, opened, parents: shard.parents().collect() }
     }
 }
 
@@ -105,12 +107,15 @@ impl Tap {
             Source::DirectPut => vec![Known {
                 id: ShardId(0),
                 uid: self.stream.uid,
-                created: self.stream.created,
+                opened: self.stream.created,
                 parents: Vec::new(),
             }],
             Source::Kinesis { stream, .. } => {
                 let held = streams.get(&self.stream.scope, stream);
-                held.map(|h| h.stream.shards.iter().map(Known::from).collect()).unwrap_or_default()
+                let known = |stream: &Stream| {
+                    stream.shards.iter().map(|shard| Known::of(stream, shard)).collect()
+                };
+                held.map(|held| known(&held.stream)).unwrap_or_default()
             }
         };
         let there: HashSet<ShardUid> = shards.iter().map(|s| s.uid).collect();
@@ -124,6 +129,9 @@ impl Tap {
             }
         }
         self.start_children(&by_id).await?;
+        // What has expired does not come back.
+        self.seen.retain(|uid| there.contains(uid));
+        self.ended.retain(|uid| there.contains(uid));
         Ok(there)
     }
 
@@ -139,7 +147,9 @@ impl Tap {
             let (log, source) = (self.log.as_ref(), &self.stream.source);
             match first_index(log, source, &shard, checkpoint).await {
                 Ok(next) => {
-                    self.reading.insert(shard.uid, Reading { next, clear_to: next });
+                    // No record is older than the shard.
+                    let clear_to = next.max(RecordIndex::at(shard.opened));
+                    self.reading.insert(shard.uid, Reading { next, clear_to });
                     self.ready.push_back(shard.uid);
                 }
                 Err(LogError::NotFound) => drop(self.ended.insert(shard.uid)),
@@ -271,7 +281,7 @@ async fn first_index(
 ) -> Result<RecordIndex, LogError> {
     match (checkpoint, source) {
         (Some(next), _) => Ok(next),
-        (None, Source::Kinesis { start, .. }) if shard.created < *start => {
+        (None, Source::Kinesis { start, .. }) if shard.opened < *start => {
             log.locate(shard.uid, *start).await
         }
         (None, _) => Ok(RecordIndex::MIN),

@@ -148,8 +148,7 @@ impl Worker {
         let mut tap = Tap::new(log, clock, Arc::clone(stream), next);
         let mut changes = self.shared.streams.changes();
         changes.mark_unchanged();
-        let there = tap.refresh(&self.shared.streams).await?;
-        self.drop_checkpoints(&mut versions, |shard| there.contains(&shard)).await?;
+        self.refresh(&mut tap, &mut versions).await?;
         let hints = stream.destination.hints;
         let from_stream = stream.source != Source::DirectPut;
         let buffer_bytes = meter::buffer_bytes(stream);
@@ -159,7 +158,7 @@ impl Worker {
                 return Ok(ended);
             }
             if tap.fill(&mut buffer, hints).await? {
-                tap.refresh(&self.shared.streams).await?;
+                self.refresh(&mut tap, &mut versions).await?;
                 continue;
             }
             buffer_bytes.set(buffer.data_bytes() as f64);
@@ -186,7 +185,7 @@ impl Worker {
                 () = self.signals.changed.notified() => {}
                 woken = tap.wait() => woken?,
                 _ = changes.changed(), if from_stream => {
-                    tap.refresh(&self.shared.streams).await?;
+                    self.refresh(&mut tap, &mut versions).await?;
                 }
                 () = sleep(due.map(|at| at.since(now))), if due.is_some() => {}
             }
@@ -235,6 +234,12 @@ impl Worker {
         let version = control.commit(writes).await?;
         versions.extend(intent.ranges.iter().map(|r| (r.shard, version)));
         Ok(None)
+    }
+
+    /// Has the tap look for new shards, and forgets how far those were delivered that are no more.
+    async fn refresh(&self, tap: &mut Tap, versions: &mut Versions) -> Result<(), Failure> {
+        let there = tap.refresh(&self.shared.streams).await?;
+        self.drop_checkpoints(versions, |shard| there.contains(&shard)).await
     }
 
     /// Deletes the checkpoints of shards that are no more.

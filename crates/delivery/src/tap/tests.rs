@@ -59,6 +59,19 @@ async fn a_record_after_a_long_silence_is_no_gap() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_first_records_of_a_child_are_no_gap() {
+    let world = World::new().await;
+    let (mut tap, parent) = tap_on_empty_shard(&world).await;
+    let stream = world.follow(&"tweets".parse().unwrap(), 0).await;
+    let child = stream.shards[1].uid;
+    world.append(child, "first").await;
+    tap.wait().await.unwrap();
+    assert!(tap.fill(&mut Buffer::default(), HINTS).await.unwrap(), "{parent:?} ended");
+    tap.refresh(&world.streams).await.unwrap();
+    assert!(!may_miss(&world, &tap, child).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn records_that_expired_while_nobody_looked_are_a_gap() {
     let world = World::new().await;
     let (mut tap, shard) = tap_on_empty_shard(&world).await;

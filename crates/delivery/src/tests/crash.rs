@@ -86,6 +86,8 @@ enum Step {
     Die,
     LoseCommits,
     LoseAnswers,
+    /// A shard is closed, and another one takes its keys.
+    Reshard(u8),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -96,6 +98,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Die),
         1 => Just(Step::LoseCommits),
         1 => Just(Step::LoseAnswers),
+        2 => (0u8..2).prop_map(Step::Reshard),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -116,10 +119,12 @@ proptest! {
 async fn run(steps: Vec<Step>) {
     let control = Arc::new(FaultyControl::new(Arc::new(MemoryControl::new())));
     let world = World::over(control.clone()).await;
-    let stream = world.stream("tweets", 2).await;
+    let mut stream = world.stream("tweets", 2).await;
     let mut delivery = world.start().await;
     delivery.create("lake", 1, 5, from_stream("tweets")).await;
     let mut put = [0u32; 2];
+    // The shards that take the keys of the first two.
+    let mut open = [0, 1];
     for step in steps {
         match step {
             Step::Put(count) => {
@@ -127,7 +132,7 @@ async fn run(steps: Vec<Step>) {
                     let shard = usize::from(n % 2);
                     let text = format!("{shard}.{};", put[shard]);
                     put[shard] += 1;
-                    world.append(stream.shards[shard].uid, &text).await;
+                    world.append(stream.shards[open[shard]].uid, &text).await;
                 }
             }
             Step::Sleep(ms) => sleep(Duration::from_millis(ms.into())).await,
@@ -141,6 +146,11 @@ async fn run(steps: Vec<Step>) {
             }
             Step::LoseCommits => control.lose_commits(1),
             Step::LoseAnswers => control.lose_answers(1),
+            Step::Reshard(lane) => {
+                let parent = &mut open[usize::from(lane)];
+                stream = world.follow(&stream.name, *parent).await;
+                *parent = stream.shards.len() - 1;
+            }
         }
     }
     drop(delivery);

@@ -105,6 +105,58 @@ async fn children_come_behind_their_parents() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_delivery_stream_begins_with_the_records_of_a_child_that_came_after_it() {
+    let world = World::new().await;
+    let stream = world.stream("tweets", 1).await;
+    world.append(stream.shards[0].uid, "1").await;
+    let stream = world.follow(&stream.name, 0).await;
+    world.append(stream.shards[1].uid, "2").await;
+    // The child counts as created a second after it took its first record.
+    sleep(Duration::from_millis(10)).await;
+    let delivery = world.start().await;
+    delivery.create("lake", 5, 60, from_stream("tweets")).await;
+    world.append(stream.shards[1].uid, "3").await;
+    let stream = world.follow(&stream.name, 1).await;
+    world.append(stream.shards[2].uid, "4").await;
+    sleep(61 * SECOND).await;
+    assert_eq!(world.bodies(), ["34"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn expired_shards_leave_no_checkpoint_and_hold_nobody_up() {
+    let world = World::new().await;
+    let stream = world.stream("tweets", 1).await;
+    let delivery = world.start().await;
+    delivery.create("lake", 5, 0, from_stream("tweets")).await;
+    world.append(stream.shards[0].uid, "1").await;
+    sleep(SECOND).await;
+    let stream = world.follow(&stream.name, 0).await;
+    world.append(stream.shards[1].uid, "2").await;
+    sleep(SECOND).await;
+    let checkpoints = || async {
+        let rows = scan_all(world.control.as_ref(), "delivery/checkpoints/").await.unwrap();
+        rows.len()
+    };
+    assert_eq!(checkpoints().await, 2);
+    let held = world.streams.get(&world.scope, &stream.name).unwrap();
+    let mut rest = stream.clone();
+    rest.shards.remove(0);
+    world.streams.put(rest, Some(held.version)).await.unwrap();
+    world.log.drop_shard(stream.shards[0].uid).await.unwrap();
+    sleep(SECOND).await;
+    assert_eq!(checkpoints().await, 1);
+    world.append(stream.shards[1].uid, "3").await;
+    sleep(SECOND).await;
+    drop(delivery);
+    let _delivery = world.start().await;
+    world.append(stream.shards[1].uid, "4").await;
+    sleep(SECOND).await;
+    let mut bodies = world.bodies();
+    bodies.sort();
+    assert_eq!(bodies, ["1", "2", "3", "4"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failing_destination_is_tried_until_it_works() {
     let world = World::new().await;
     let delivery = world.start().await;

@@ -18,7 +18,7 @@ use hydrant_core::destination::{
 };
 use hydrant_core::hash::HashRange;
 use hydrant_core::log::ShardUid;
-use hydrant_core::names::Scope;
+use hydrant_core::names::{Scope, StreamName};
 use hydrant_core::record::RecordBatch;
 use hydrant_testkit::{MemoryControl, MemoryLog};
 use serde_json::{Value, json};
@@ -175,6 +175,36 @@ impl World {
         };
         self.streams.put(stream.clone(), None).await.unwrap();
         stream
+    }
+
+    /// Closes a shard of a stream and opens another one for its keys, as `kinesis` does it.
+    pub(crate) async fn follow(&self, name: &StreamName, parent: usize) -> Stream {
+        let claim = || async {
+            loop {
+                // A store that loses what it is told is told again.
+                if let Ok(uids) = self.streams.allocate_shards(1).await {
+                    return uids[0];
+                }
+            }
+        };
+        let uid = claim().await;
+        self.log.create(uid, DAY).await.unwrap();
+        loop {
+            let held = self.streams.get(&self.scope, name).unwrap();
+            let mut stream = Stream::clone(&held.stream);
+            if stream.shards.iter().any(|s| s.uid == uid) {
+                return stream;
+            }
+            let (id, now) = (stream.shards.len() as u32, self.clock.now());
+            let closing = &mut stream.shards[parent];
+            self.log.seal(closing.uid).await.unwrap();
+            closing.closed = Some(now);
+            // A second later, as its sequence numbers show.
+            let created = now.plus(Duration::from_secs(1));
+            let child = shard(id, uid, closing.range, created, Some(closing.id));
+            stream.shards.push(child);
+            let _ = self.streams.put(stream, Some(held.version)).await;
+        }
     }
 
     pub(crate) async fn append(&self, shard: ShardUid, data: &str) {
