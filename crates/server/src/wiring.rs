@@ -157,14 +157,20 @@ impl Base {
         self.control.clone()
     }
 
-    async fn kinesis(&self) -> Result<Arc<Kinesis>> {
+    async fn kinesis(&self, settings: &Settings) -> Result<Arc<Kinesis>> {
+        let delay = Duration::from_millis(settings.stream_state_delay_ms);
         let kinesis = Kinesis::open(
             self.log.clone(),
             self.control.as_ref(),
             Arc::clone(&self.catalog),
             Arc::clone(&self.clock),
             Arc::clone(&self.random),
-            hydrant_kinesis::Options::default(),
+            hydrant_kinesis::Options {
+                create_delay: delay,
+                update_delay: delay,
+                delete_delay: delay,
+                ..hydrant_kinesis::Options::default()
+            },
         );
         Ok(Arc::new(kinesis.await?))
     }
@@ -247,7 +253,7 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
     let base = Base::open(settings, &endpoints).await?;
 
     let bucket = base.bucket(settings)?;
-    let kinesis = base.kinesis().await?;
+    let kinesis = base.kinesis(settings).await?;
     let warehouse = base.warehouse(settings).await?;
     let delivery = base.delivery().await?;
 
