@@ -17,7 +17,7 @@ use crate::reshard::{Wanted, check_provisioned};
 use crate::streams::{Named, check_active};
 use crate::validate::Checks;
 
-/// Calls that change a stream in [`SCALINGS_WINDOW`] (AWS).
+/// Calls that change a stream in [`SCALINGS_WINDOW`], where AWS's rates hold (AWS).
 const SCALINGS_MAX: usize = 10;
 const SCALINGS_WINDOW: Duration = Duration::from_secs(24 * 3600);
 /// Most shards of a stream (AWS).
@@ -82,7 +82,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
         let mut next = Stream::clone(stream);
         let now = kinesis.clock.now();
         next.capacity.scalings.retain(|at| now.since(*at) < SCALINGS_WINDOW);
-        if next.capacity.scalings.len() >= SCALINGS_MAX {
+        if kinesis.limited() && next.capacity.scalings.len() >= SCALINGS_MAX {
             return Err(Error::LimitExceeded(format!(
                 "Rate exceeded for stream {} under account {}. UpdateShardCount can be called at most \
                  {SCALINGS_MAX} times per rolling 24-hour period per stream.",
@@ -90,6 +90,8 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
             )));
         }
         next.capacity.scalings.push(now);
+        let surplus = next.capacity.scalings.len().saturating_sub(SCALINGS_MAX);
+        next.capacity.scalings.drain(..surplus);
         Ok(Some(Wanted { next, seen: found.held.version, plan }))
     };
     kinesis.reshard(&id, decide).await?;

@@ -207,22 +207,32 @@ async fn uniform_scaling_has_limits() {
     let same = world.ok("UpdateShardCount", scale(4)).await;
     assert_eq!(same["CurrentShardCount"], 4);
     assert_eq!(status(&world).await, "ACTIVE");
-    for n in 0..10 {
-        let (from, to) = if n % 2 == 0 { (4, 7) } else { (7, 4) };
-        let reply = world.ok("UpdateShardCount", scale(to)).await;
-        let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/s";
-        assert_eq!(
-            reply,
-            json!({ "StreamName": "s", "StreamARN": arn, "CurrentShardCount": from,
-                    "TargetShardCount": to })
-        );
-        settle(&world).await;
-        assert_eq!(held(&world).open_shards() as u32, to);
+    let reply = world.ok("UpdateShardCount", scale(7)).await;
+    let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/s";
+    assert_eq!(
+        reply,
+        json!({ "StreamName": "s", "StreamARN": arn, "CurrentShardCount": 4, "TargetShardCount": 7 })
+    );
+}
+
+#[tokio::test]
+async fn uniform_scaling_is_free_by_default_and_ten_times_a_day_by_awss_limits() {
+    for (world, most) in [(World::new().await, 12), (World::under_aws_limits().await, 10)] {
+        world.create("s", 4).await;
+        for n in 0..most {
+            let to = if n % 2 == 0 { 7 } else { 4 };
+            world.ok("UpdateShardCount", scale(to)).await;
+            settle(&world).await;
+            assert_eq!(held(&world).open_shards() as u32, to);
+        }
+        if most == 10 {
+            let (code, text) = world.no("UpdateShardCount", scale(5)).await;
+            assert_eq!(code, "LimitExceededException");
+            assert!(text.contains("at most 10 times"), "{text}");
+        }
+        world.clock.advance(Duration::from_secs(24 * 3600));
+        world.ok("UpdateShardCount", scale(5)).await;
     }
-    let refused = world.no("UpdateShardCount", scale(5)).await;
-    assert_eq!(refused.0, "LimitExceededException");
-    world.clock.advance(Duration::from_secs(24 * 3600));
-    world.ok("UpdateShardCount", scale(5)).await;
 }
 
 #[tokio::test]
