@@ -43,6 +43,9 @@ pub const PUT_RECORD_BATCH_BYTES_MAX: usize = 4 << 20;
 pub const JSON_BODY_BYTES_MAX: usize = 16 << 20;
 /// Most bytes of JSON requests in memory at once; further ones wait for room before they are read.
 pub const JSON_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
+/// Most bytes of JSON requests that came compressed, once they are unpacked, in memory at once; further
+/// ones wait.
+pub const JSON_UNPACKED_BYTES_IN_FLIGHT_MAX: usize = 64 << 20;
 /// Deepest nesting of a JSON request.
 pub const JSON_DEPTH_MAX: usize = 64;
 /// Largest batch of one append, as encoded: the largest `PutRecords` with its framing.

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hydrant_bucket::Bucket;
 use hydrant_warehouse::driver::{DriverEndpoint, REQUEST_BYTES_MAX};
 use hydrant_wire::ApiError;
-use hydrant_wire::json::JsonFront;
+use hydrant_wire::json::{self, JsonFront};
 use hydrant_wire::origin::{self, AllowedHosts};
 use hydrant_wire::sigv4::{BodyHash, ServiceKind, Verifier};
 use hyper::body::Incoming;
@@ -46,7 +46,8 @@ impl Router {
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         // A bucket may be called `session`; what is signed for AWS is never a driver's.
-        let is_driver = !parts.headers.contains_key("x-amz-target")
+        let is_for_json = json::is_for_json(&parts);
+        let is_driver = !is_for_json
             && DriverEndpoint::owns(parts.uri.path())
             && !is_signed_for_aws(&parts);
         if (!self.verifier.verifies() || is_driver && self.sql_is_open)
@@ -54,7 +55,7 @@ impl Router {
         {
             return plain(StatusCode::FORBIDDEN, &refusal);
         }
-        if parts.headers.contains_key("x-amz-target") {
+        if is_for_json {
             let reply = self.json.answer(Request::from_parts(parts, body)).await;
             return reply.map(|body| body.map_err(|never| match never {}).boxed_unsync());
         }

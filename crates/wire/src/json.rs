@@ -3,42 +3,41 @@
 //! Follows "AWS JSON 1.1 protocol" of the Smithy documentation and what the services answer where it
 //! is silent. Knows neither the version of HTTP nor the socket.
 
+mod body;
+mod cors;
+#[cfg(test)]
+mod tests;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hydrant_core::Random;
-use hydrant_core::limits::{JSON_BODY_BYTES_MAX, JSON_BYTES_IN_FLIGHT_MAX, JSON_DEPTH_MAX};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use hydrant_core::limits::JSON_DEPTH_MAX;
 
+use self::body::{BodyError, Packing, Room};
 use crate::api::{ApiError, Call, Format, JsonService, Reply};
 use crate::sigv4::{BodyHash, ServiceKind, Verifier};
 
 /// How long a body may take to arrive.
 const BODY_SECONDS_MAX: u64 = 60;
+/// The header that names an operation.
+const TARGET: &str = "x-amz-target";
 const EVENT_STREAM: &str = "application/vnd.amazon.eventstream";
 const CBOR: &str = "application/x-amz-cbor-1.1";
 
 /// The body of a reply: whole, or frames of an event stream as they come.
 pub type ReplyBody = UnsyncBoxBody<Bytes, Infallible>;
-
-/// Why there is no body.
-#[derive(Debug)]
-enum BodyError {
-    TooLarge,
-    TooSlow,
-    Broken(String),
-}
 
 /// The front of the JSON services. One per process; the listener gives it whatever is not S3's or
 /// another protocol's.
@@ -46,8 +45,7 @@ pub struct JsonFront {
     services: Vec<(ServiceKind, Arc<dyn JsonService>)>,
     verifier: Arc<Verifier>,
     random: Arc<Random>,
-    /// Bytes of bodies that may be held at once, over all connections.
-    room: Arc<Semaphore>,
+    room: Room,
 }
 
 impl std::fmt::Debug for JsonFront {
@@ -66,27 +64,25 @@ impl JsonFront {
         random: Arc<Random>,
     ) -> Self {
         let services = services.into_iter().map(|s| (kind_of(s.target()), s)).collect();
-        Self {
-            services,
-            verifier,
-            random,
-            room: Arc::new(Semaphore::new(JSON_BYTES_IN_FLIGHT_MAX)),
-        }
+        Self { services, verifier, random, room: Room::new() }
     }
 
     /// Answers one request. Never fails: what goes wrong is in the reply, in AWS's form, and every
     /// reply carries its `x-amzn-RequestId`. Reads the body to its end, at most
-    /// [`JSON_BODY_BYTES_MAX`], for at most a minute.
+    /// [`hydrant_core::limits::JSON_BODY_BYTES_MAX`], for at most a minute.
     pub async fn answer<B>(&self, request: Request<B>) -> Response<ReplyBody>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: std::fmt::Display,
     {
         let (parts, body) = request.into_parts();
-        let mut reply = match self.reply(&parts, body).await {
-            Ok(reply) => reply,
-            Err(refusal) => refusal,
+        let mut reply = match cors::preflight(&parts) {
+            Some(reply) => reply,
+            None => match self.reply(&parts, body).await {
+                Ok(reply) | Err(reply) => reply,
+            },
         };
+        cors::expose(&parts, &mut reply);
         let id = self.random.bytes::<64>();
         let (request_id, id_2) = id.split_at(16);
         let mut version_4 = [0; 16];
@@ -126,18 +122,24 @@ impl JsonFront {
         let keep = screened.is_ok();
         let deadline = Duration::from_secs(BODY_SECONDS_MAX);
         let read = async {
-            let room = if keep { self.room_for(&parts.headers).await } else { None };
-            Ok((read_body(&mut body, &parts.headers, keep).await?, room))
+            let room = if keep { self.room.for_sent(&parts.headers).await } else { None };
+            Ok((body::read(&mut body, &parts.headers, keep).await?, room))
         };
         let read = tokio::time::timeout(deadline, read).await;
-        let (body, room) =
-            read.unwrap_or(Err(BodyError::TooSlow)).map_err(|e| refuse_body(e, parts))?;
+        let (sent, room) = read
+            .unwrap_or(Err(BodyError::TooSlow))
+            .map_err(|e| error_response(&e.into(), parts))?;
         screened.map_err(|refusal| refusal.into_response(parts))?;
-        let Route { kind, service, operation, format } =
+        let Route { kind, service, operation, format, packing } =
             self.route(parts).map_err(|refusal| refusal.into_response(parts))?;
 
         let called = async {
-            let caller = self.verifier.authenticate(parts, BodyHash::Whole(&body), kind)?;
+            let caller = self.verifier.authenticate(parts, BodyHash::Whole(&sent), kind)?;
+            // What is signed is the body as it was sent.
+            let (body, room) = match packing {
+                Packing::None => (sent, room),
+                Packing::Gzip => self.room.unpack(&sent).await?,
+            };
             if body.is_empty() || format == Format::Json && !is_shallow(&body) {
                 return Err(ApiError::new("SerializationException", ""));
             }
@@ -169,14 +171,6 @@ impl JsonFront {
         })
     }
 
-    /// Waits until there is room for a body of the declared length, or of the greatest if it does
-    /// not say.
-    async fn room_for(&self, headers: &HeaderMap) -> Option<OwnedSemaphorePermit> {
-        let bytes = declared_bytes(headers).unwrap_or(u64::MAX).min(JSON_BODY_BYTES_MAX as u64);
-        let room = Arc::clone(&self.room);
-        room.acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX)).await.ok()
-    }
-
     /// The service and the operation that a request names.
     fn route<'a>(&'a self, parts: &'a Parts) -> Result<Route<'a>, Refusal> {
         let target = target_of(&parts.headers).split_once('.');
@@ -189,13 +183,7 @@ impl JsonFront {
             _ if target.is_none() => return Err(Refusal::NotAnOperation),
             _ => return Err(Refusal::MediaType),
         };
-        if parts.headers.contains_key(CONTENT_ENCODING) {
-            return Err(Refusal::Error(ApiError::new(
-                "SerializationException",
-                "Compressed request bodies are not supported by hydrant: send the body without \
-                 Content-Encoding.",
-            )));
-        }
+        let packing = Packing::of(&parts.headers).map_err(Refusal::Error)?;
         let unknown = || Refusal::Error(ApiError::new("UnknownOperationException", ""));
         let (prefix, operation) = target.ok_or_else(unknown)?;
         let found = self.services.iter().find(|(_, s)| s.target() == prefix);
@@ -207,8 +195,19 @@ impl JsonFront {
                  aws.cborEnabled=false, or the environment variable CBOR_ENABLED=false",
             )));
         }
-        Ok(Route { kind: *kind, service, operation, format })
+        Ok(Route { kind: *kind, service, operation, format, packing })
     }
+}
+
+/// Whether a request is for this front: it names an operation, or is a browser's question whether a page
+/// may send one that does.
+pub fn is_for_json(parts: &Parts) -> bool {
+    parts.headers.contains_key(TARGET)
+        || parts.method == Method::OPTIONS
+            && parts.headers.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter().any(|names| {
+                let names = names.to_str().unwrap_or_default().split(',');
+                names.into_iter().any(|name| name.trim().eq_ignore_ascii_case(TARGET))
+            })
 }
 
 /// Where a request goes.
@@ -217,6 +216,7 @@ struct Route<'a> {
     service: &'a Arc<dyn JsonService>,
     operation: &'a str,
     format: Format,
+    packing: Packing,
 }
 
 /// What is refused before an operation is known.
@@ -255,7 +255,7 @@ fn kind_of(target: &'static str) -> ServiceKind {
 }
 
 fn target_of(headers: &HeaderMap) -> &str {
-    headers.get("x-amz-target").and_then(|v| v.to_str().ok()).unwrap_or("")
+    headers.get(TARGET).and_then(|v| v.to_str().ok()).unwrap_or("")
 }
 
 fn media_type(headers: &HeaderMap) -> &str {
@@ -310,62 +310,6 @@ pub fn error_response(error: &ApiError, parts: &Parts) -> Response<ReplyBody> {
     typed(status, media_type, error.body(format))
 }
 
-fn refuse_body(error: BodyError, parts: &Parts) -> Response<ReplyBody> {
-    let (status, code, message) = match error {
-        BodyError::TooLarge => (
-            413,
-            "RequestEntityTooLargeException",
-            format!("The request body is larger than {JSON_BODY_BYTES_MAX} bytes."),
-        ),
-        BodyError::TooSlow => {
-            (408, "RequestTimeoutException", "The request body took too long to arrive.".to_owned())
-        }
-        BodyError::Broken(text) => {
-            tracing::debug!(error = text, "the request body broke off");
-            (400, "SerializationException", String::new())
-        }
-    };
-    error_response(&ApiError { status, code, message }, parts)
-}
-
-fn declared_bytes(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// Reads a body to its end. With `keep` unset, its bytes are dropped as they come.
-async fn read_body<B>(body: &mut B, headers: &HeaderMap, keep: bool) -> Result<Bytes, BodyError>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: std::fmt::Display,
-{
-    if declared_bytes(headers).is_some_and(|n| n > JSON_BODY_BYTES_MAX as u64) {
-        return Err(BodyError::TooLarge);
-    }
-    let (mut whole, mut rest, mut bytes) = (Bytes::new(), BytesMut::new(), 0);
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|e| BodyError::Broken(e.to_string()))?;
-        let Ok(data) = frame.into_data() else { continue };
-        bytes += data.len();
-        if bytes > JSON_BODY_BYTES_MAX {
-            return Err(BodyError::TooLarge);
-        }
-        if !keep {
-            continue;
-        }
-        if whole.is_empty() && rest.is_empty() {
-            // Most bodies come in one piece, which then needs no copy.
-            whole = data;
-        } else {
-            if rest.is_empty() {
-                rest = BytesMut::with_capacity((whole.len() + data.len()) * 2);
-                rest.extend_from_slice(&std::mem::take(&mut whole));
-            }
-            rest.extend_from_slice(&data);
-        }
-    }
-    Ok(if rest.is_empty() { whole } else { rest.freeze() })
-}
-
 /// Whether no value is nested deeper than [`JSON_DEPTH_MAX`]. Strings are skipped by `memchr`, so
 /// that base64 costs next to nothing. A text that is no JSON gets any answer.
 fn is_shallow(text: &[u8]) -> bool {
@@ -391,6 +335,3 @@ fn is_shallow(text: &[u8]) -> bool {
     }
     true
 }
-
-#[cfg(test)]
-mod tests;

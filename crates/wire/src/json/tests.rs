@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use http_body::Frame;
+use hydrant_core::limits::JSON_BODY_BYTES_MAX;
 use hydrant_core::{Clock, Timestamp};
 
 use super::*;
@@ -153,9 +154,9 @@ async fn what_is_no_json_call_is_refused_in_its_own_form() {
     let mut html = request("Echo", Full::from("{}"));
     html.headers_mut().insert("content-type", HeaderValue::from_static("text/html"));
     assert_eq!(said(html).await, (404, "<UnknownOperationException/>\n".to_owned()));
-    let mut zipped = request("Echo", Full::from("{}"));
-    zipped.headers_mut().insert("content-encoding", HeaderValue::from_static("gzip"));
-    assert!(said(zipped).await.1.contains("send the body without Content-Encoding"));
+    let mut other = request("Echo", Full::from("{}"));
+    other.headers_mut().insert("content-encoding", HeaderValue::from_static("zstd"));
+    assert!(said(other).await.1.contains("packed with gzip and nothing else"));
     let mut cbor = request("Echo", Full::from("{}"));
     cbor.headers_mut().insert("content-type", HeaderValue::from_static(CBOR));
     let (status, media_type, body) = answer(cbor).await;
@@ -176,6 +177,81 @@ async fn a_body_is_bounded_in_bytes_and_depth() {
     }
     let quoted = format!("\"\\\"{}\"", "[".repeat(100));
     assert_eq!(said(request("Echo", Full::from(quoted))).await.0, 200);
+}
+
+fn zipped(text: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut zip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    zip.write_all(text).unwrap();
+    zip.finish().unwrap()
+}
+
+async fn unpacked(body: Vec<u8>) -> (u16, String) {
+    let mut request = request("Echo", Full::from(body));
+    request.headers_mut().insert("content-encoding", HeaderValue::from_static("GZIP"));
+    said(request).await
+}
+
+#[tokio::test]
+async fn a_body_in_gzip_is_unpacked_within_its_bounds() {
+    let broken = (400, "{\"__type\":\"SerializationException\"}".to_owned());
+    let good = zipped(b"{\"a\": [1]}");
+    assert_eq!(unpacked(good.clone()).await, (200, "{\"a\": [1]}".to_owned()));
+    let longest = format!("\"{}\"", " ".repeat(JSON_BODY_BYTES_MAX - 2));
+    assert_eq!(unpacked(zipped(longest.as_bytes())).await.0, 200);
+    // A bomb that says so, and one that does not.
+    let mut bomb = zipped(format!("{longest} ").as_bytes());
+    assert_eq!(unpacked(bomb.clone()).await.0, 413);
+    let end = bomb.len() - 4;
+    bomb[end..].copy_from_slice(&2_u32.to_le_bytes());
+    assert_eq!(unpacked(bomb).await, broken);
+    for cut in [0, 1, 10, good.len() - 1] {
+        // What then stands at the end may be any length.
+        let status = unpacked(good[..cut].to_vec()).await.0;
+        assert!([400, 413].contains(&status), "{cut}: {status}");
+    }
+    // Another member behind the first, and a wrong checksum.
+    assert_eq!(unpacked([&good[..], &good[..]].concat()).await, broken);
+    let mut wrong = good.clone();
+    let at = wrong.len() - 8;
+    wrong[at] ^= 1;
+    assert_eq!(unpacked(wrong).await, broken);
+    let deep = zipped("[".repeat(JSON_DEPTH_MAX + 1).as_bytes());
+    assert_eq!(unpacked(deep).await, broken);
+}
+
+#[tokio::test]
+async fn a_page_may_call_and_read_the_reply() {
+    let mut asked = request("Echo", Full::from(""));
+    *asked.method_mut() = Method::OPTIONS;
+    for (name, value) in [
+        ("origin", "http://localhost:3000"),
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "content-type, X-Amz-Target"),
+    ] {
+        asked.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    asked.headers_mut().remove("x-amz-target");
+    let (parts, body) = asked.into_parts();
+    assert!(is_for_json(&parts));
+    let reply = front().answer(Request::from_parts(parts, body)).await;
+    assert_eq!(reply.status(), 200);
+    for (name, value) in [
+        ("access-control-allow-origin", "*"),
+        ("access-control-allow-methods", "POST"),
+        ("access-control-allow-headers", "content-type, X-Amz-Target"),
+        ("access-control-max-age", "172800"),
+    ] {
+        assert_eq!(reply.headers()[name], value, "{name}");
+    }
+    let mut call = request("Nope", Full::from("{}"));
+    call.headers_mut().insert("origin", HeaderValue::from_static("null"));
+    let reply = front().answer(call).await;
+    assert_eq!(reply.status(), 400);
+    assert_eq!(reply.headers()["access-control-allow-origin"], "*");
+    assert!(reply.headers()["access-control-expose-headers"].as_bytes().starts_with(b"x-amzn-R"));
+    let plain = front().answer(request("Echo", Full::from("{}"))).await;
+    assert!(!plain.headers().contains_key("access-control-allow-origin"));
 }
 
 /// A body in pieces that never ends, or ends after some.
