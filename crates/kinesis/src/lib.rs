@@ -5,6 +5,7 @@
 //! is a state in the stream's row, moved on by [`Kinesis::run`].
 
 mod change;
+mod consumers;
 mod error;
 mod expiry;
 mod iterator;
@@ -21,6 +22,7 @@ mod route;
 mod seal;
 mod shards;
 mod streams;
+mod subscription;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -43,6 +45,7 @@ use tokio::sync::Notify;
 
 pub use crate::error::Error;
 use crate::seal::Sealer;
+use crate::subscription::Fanout;
 use crate::throttle::Throttle;
 
 /// What an operator may set.
@@ -54,6 +57,12 @@ pub struct Options {
     pub update_delay: Duration,
     /// How long a stream shows DELETING before it is gone.
     pub delete_delay: Duration,
+    /// How long a new consumer shows CREATING.
+    pub consumer_create_delay: Duration,
+    /// How long a consumer shows DELETING before it is gone.
+    pub consumer_delete_delay: Duration,
+    /// How long a subscription to a shard lasts (AWS: 5 minutes).
+    pub subscription_life: Duration,
     /// Most open shards of one account and region; `None` for what [`Options::limits`] says.
     pub shards_max: Option<u32>,
     /// Whose rates and quotas hold.
@@ -78,6 +87,9 @@ impl Default for Options {
             create_delay: Duration::from_millis(20),
             update_delay: Duration::from_millis(20),
             delete_delay: Duration::from_millis(20),
+            consumer_create_delay: Duration::from_millis(20),
+            consumer_delete_delay: Duration::from_millis(20),
+            subscription_life: Duration::from_secs(300),
             shards_max: None,
             limits: Limits::Default,
         }
@@ -93,6 +105,7 @@ pub struct Kinesis {
     sealer: Sealer,
     options: Options,
     attention: Arc<Attention>,
+    fanout: Arc<Fanout>,
     throttle: Throttle,
     /// Held from counting the shards to writing the new stream's row.
     creating: tokio::sync::Mutex<()>,
@@ -129,6 +142,12 @@ impl Kinesis {
         let attention = Arc::new(Attention { pending, wake: Notify::new() });
         let throttle = Throttle::new(Arc::clone(&clock));
         let (creating, retaining) = Default::default();
+        let fanout = Fanout::new(
+            Arc::clone(&log),
+            Arc::clone(&catalog),
+            Arc::clone(&clock),
+            options.subscription_life,
+        );
         Ok(Self {
             log,
             catalog,
@@ -137,10 +156,17 @@ impl Kinesis {
             sealer,
             options,
             attention,
+            fanout,
             throttle,
             creating,
             retaining,
         })
+    }
+
+    /// Ends every subscription to a shard as if its time were over, those to come at once. For a
+    /// server that stops, which would wait for them otherwise.
+    pub fn end_subscriptions(&self) {
+        self.fanout.close();
     }
 }
 

@@ -4,21 +4,26 @@ mod add_tags_to_stream;
 mod create_stream;
 mod decrease_stream_retention_period;
 mod delete_stream;
+mod deregister_stream_consumer;
 mod describe_limits;
 mod describe_stream;
+mod describe_stream_consumer;
 mod describe_stream_summary;
-mod get_records;
+pub(crate) mod get_records;
 mod get_shard_iterator;
 mod increase_stream_retention_period;
 mod list_shards;
+mod list_stream_consumers;
 mod list_streams;
 mod list_tags_for_resource;
 mod list_tags_for_stream;
 mod merge_shards;
 mod put_record;
 mod put_records;
+mod register_stream_consumer;
 mod remove_tags_from_stream;
 mod split_shard;
+mod subscribe_to_shard;
 mod tag_resource;
 mod untag_resource;
 mod update_shard_count;
@@ -30,7 +35,7 @@ use crate::Kinesis;
 use crate::error::Error;
 
 /// What the API has (as of November 2026) beyond the operations of this crate.
-const UNSUPPORTED: [&str; 35] = [
+const UNSUPPORTED: [&str; 30] = [
     "AcknowledgeDeadLetterQueueRecords",
     "AcknowledgeQueueRecords",
     "CreateChannel",
@@ -38,25 +43,20 @@ const UNSUPPORTED: [&str; 35] = [
     "DeleteChannel",
     "DeleteQueue",
     "DeleteResourcePolicy",
-    "DeregisterStreamConsumer",
     "DescribeAccountSettings",
     "DescribeChannel",
     "DescribeQueue",
-    "DescribeStreamConsumer",
     "DisableEnhancedMonitoring",
     "EnableEnhancedMonitoring",
     "GetResourcePolicy",
     "ListChannels",
     "ListQueues",
-    "ListStreamConsumers",
     "PutResourcePolicy",
     "ReceiveDeadLetterQueueRecords",
     "ReceiveQueueRecords",
-    "RegisterStreamConsumer",
     "RestoreDeadLetterQueueRecords",
     "StartStreamEncryption",
     "StopStreamEncryption",
-    "SubscribeToShard",
     "UpdateAccountSettings",
     "UpdateChannel",
     "UpdateDeadLetterQueueRecordsVisibility",
@@ -81,19 +81,24 @@ pub(crate) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Reply, Error> 
             decrease_stream_retention_period::run(kinesis, call).await
         }
         "DeleteStream" => delete_stream::run(kinesis, call).await,
+        "DeregisterStreamConsumer" => deregister_stream_consumer::run(kinesis, call).await,
         "DescribeLimits" => describe_limits::run(kinesis, call),
         "DescribeStream" => describe_stream::run(kinesis, call),
+        "DescribeStreamConsumer" => describe_stream_consumer::run(kinesis, call),
         "DescribeStreamSummary" => describe_stream_summary::run(kinesis, call),
         "IncreaseStreamRetentionPeriod" => {
             increase_stream_retention_period::run(kinesis, call).await
         }
         "ListShards" => list_shards::run(kinesis, call),
+        "ListStreamConsumers" => list_stream_consumers::run(kinesis, call),
         "ListStreams" => list_streams::run(kinesis, call),
         "ListTagsForResource" => list_tags_for_resource::run(kinesis, call),
         "ListTagsForStream" => list_tags_for_stream::run(kinesis, call),
         "MergeShards" => merge_shards::run(kinesis, call).await,
+        "RegisterStreamConsumer" => register_stream_consumer::run(kinesis, call).await,
         "RemoveTagsFromStream" => remove_tags_from_stream::run(kinesis, call).await,
         "SplitShard" => split_shard::run(kinesis, call).await,
+        "SubscribeToShard" => return subscribe_to_shard::run(kinesis, call).await,
         "TagResource" => tag_resource::run(kinesis, call).await,
         "UntagResource" => untag_resource::run(kinesis, call).await,
         "UpdateShardCount" => update_shard_count::run(kinesis, call).await,

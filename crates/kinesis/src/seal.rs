@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     Streams = 2,
     /// A token of `ListShards`.
     Shards = 3,
+    /// A token of `ListStreamConsumers`.
+    Consumers = 4,
 }
 
 /// Makes and opens such texts.

@@ -56,7 +56,8 @@ impl StreamKey {
     }
 }
 
-fn parse(text: &str) -> Result<StreamName, Error> {
+/// A stream's name.
+pub(crate) fn parse_name(text: &str) -> Result<StreamName, Error> {
     text.parse().map_err(|e| Error::InvalidArgument(format!("{e}")))
 }
 
@@ -65,20 +66,26 @@ fn in_scope(call: &Call, text: &str) -> Result<StreamName, Error> {
     let invalid = || Error::InvalidArgument(format!("{text} is not the ARN of a stream."));
     let arn: Arn = text.parse().map_err(|_| invalid())?;
     let name = arn.name_of("stream").ok_or_else(invalid)?;
-    if arn.service != "kinesis" {
-        return Err(invalid());
-    }
-    let (Scope { account, region }, operation) = (call.scope(), &call.operation);
-    if arn.scope.account != *account {
-        return Err(Error::AccessDenied(format!(
-            "User: arn:aws:iam::{account}:root is not authorized to perform: kinesis:{operation} on \
-             resource: {text} because no resource-based policy allows the kinesis:{operation} action"
-        )));
-    }
-    if arn.scope.region != *region {
+    check_scope(call, &arn, text)?;
+    if arn.scope.region != call.scope().region {
         return Err(not_found(name, &arn.scope));
     }
-    parse(name)
+    parse_name(name)
+}
+
+/// Refuses the ARN of something that is not Kinesis's, or is another account's.
+pub(crate) fn check_scope(call: &Call, arn: &Arn, text: &str) -> Result<(), Error> {
+    if arn.service != "kinesis" {
+        return Err(Error::InvalidArgument(format!("{text} is not an ARN of kinesis.")));
+    }
+    let (Scope { account, .. }, operation) = (call.scope(), &call.operation);
+    if arn.scope.account == *account {
+        return Ok(());
+    }
+    Err(Error::AccessDenied(format!(
+        "User: arn:aws:iam::{account}:root is not authorized to perform: kinesis:{operation} on \
+         resource: {text} because no resource-based policy allows the kinesis:{operation} action"
+    )))
 }
 
 /// What the log could not do for a stream that was there when it was looked up.
@@ -112,7 +119,7 @@ impl Kinesis {
             }
         };
         if let Some(text) = by.name {
-            agree(parse(text)?, text)?;
+            agree(parse_name(text)?, text)?;
         }
         if let Some(text) = by.arn {
             agree(in_scope(call, text)?, text)?;

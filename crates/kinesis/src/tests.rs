@@ -1,5 +1,6 @@
 //! The operations on the ports in memory, with a clock moved by hand.
 
+mod consumers;
 mod races;
 mod rates;
 mod records;

@@ -51,6 +51,19 @@ fn is_stream_arn(text: &str) -> bool {
     twelve && before.contains(':') && !name.is_empty() && !name.contains(char::is_whitespace)
 }
 
+fn is_consumer_arn(text: &str) -> bool {
+    let Some((stream, consumer)) = text.rsplit_once("/consumer/") else { return false };
+    let Some((rest, name)) = stream.rsplit_once("stream/") else { return false };
+    let Some((consumer, created)) = consumer.split_once(':') else { return false };
+    let Some((_, rest)) = rest.strip_prefix("arn:aws").and_then(|r| r.split_once(":kinesis:"))
+    else {
+        return false;
+    };
+    let account = rest.split(':').nth(1).unwrap_or("");
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    account.len() == 12 && digits(account) && digits(created) && is_name(name) && is_name(consumer)
+}
+
 /// `StreamName`.
 pub(crate) const STREAM_NAME: Rule =
     Rule { pattern: Some(("[a-zA-Z0-9_.-]+", is_name)), min: 1, max: STREAM_NAME_BYTES_MAX };
@@ -60,6 +73,18 @@ pub(crate) const STREAM_ARN: Rule = Rule {
     min: 1,
     max: 2_048,
 };
+/// `ConsumerARN`.
+pub(crate) const CONSUMER_ARN: Rule = Rule {
+    pattern: Some((
+        "^(arn):aws.*:kinesis:.*:\\d{12}:.*stream\\/[a-zA-Z0-9_.-]+\\/consumer\\/[a-zA-Z0-9_.-]+:[0-9]+",
+        is_consumer_arn,
+    )),
+    min: 1,
+    max: 2_048,
+};
+/// `ConsumerName`.
+pub(crate) const CONSUMER_NAME: Rule =
+    Rule { pattern: Some(("[a-zA-Z0-9_.-]+", is_name)), min: 1, max: 128 };
 /// `StreamId`.
 pub(crate) const STREAM_ID: Rule = Rule {
     pattern: Some(("[a-z0-9]{20}-[a-z0-9]{3}", is_stream_id)),

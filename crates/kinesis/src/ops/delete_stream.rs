@@ -1,7 +1,7 @@
 //! `DeleteStream`: DELETING for a moment, then gone with its records.
 
 use bytes::Bytes;
-use hydrant_core::catalog::{Stream, StreamState, StreamStatus};
+use hydrant_core::catalog::{ConsumerState, Stream, StreamState, StreamStatus};
 use hydrant_wire::Call;
 use hydrant_wire::shape::{Flag, Text};
 use serde::Deserialize;
@@ -20,9 +20,7 @@ struct Request<'a> {
     stream_arn: Option<Text<'a>>,
     #[serde(borrow)]
     stream_id: Option<Text<'a>>,
-    /// Read for its type only: a stream has no consumers that could stand in the way.
-    #[serde(rename = "EnforceConsumerDeletion")]
-    _enforce_consumer_deletion: Option<Flag>,
+    enforce_consumer_deletion: Option<Flag>,
 }
 
 pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
@@ -40,11 +38,29 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
             StreamStatus::Deleting => return Ok(None),
             StreamStatus::Active | StreamStatus::Updating => {}
         }
-        let until = kinesis.clock.now().plus(kinesis.options.delete_delay);
-        let state = StreamState::Deleting(until);
-        let next = Stream { state, ..Stream::clone(&found.held.stream) };
+        let now = kinesis.clock.now();
+        let enforced = request.enforce_consumer_deletion.is_some_and(|f| f.0);
+        if !enforced && found.held.stream.consumers(now).next().is_some() {
+            return Err(has_consumers(&found.held.stream));
+        }
+        let until = now.plus(kinesis.options.delete_delay);
+        let mut next = Stream::clone(&found.held.stream);
+        next.state = StreamState::Deleting(until);
+        // They go with the stream's row.
+        for consumer in &mut next.consumers {
+            consumer.state = ConsumerState::Deleting(until);
+        }
         Ok(Some((next, found.held.version)))
     };
     kinesis.change(decide).await?;
     Ok(Bytes::new())
+}
+
+fn has_consumers(Stream { scope, name, .. }: &Stream) -> Error {
+    let account = &scope.account;
+    Error::ResourceInUse(format!(
+        "DeleteStream can't delete {account}:{name} because there are consumers associated with this \
+         data stream. To delete {name} anyway, set the EnforceConsumerDeletion parameter to true to \
+         force the deletion of all the consumers that are associated with it."
+    ))
 }

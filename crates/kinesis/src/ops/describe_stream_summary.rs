@@ -69,7 +69,7 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
             enhanced_monitoring: ENHANCED_MONITORING,
             encryption_type: "NONE",
             open_shard_count: stream.shards.iter().filter(|s| shown && s.is_open()).count(),
-            consumer_count: 0,
+            consumer_count: stream.consumers(kinesis.clock.now()).count(),
             max_record_size: RECORD_BYTES_MAX >> 10,
         },
     })?)

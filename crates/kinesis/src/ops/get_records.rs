@@ -89,7 +89,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
 }
 
 /// How long ago the newest record of the page arrived, if there are later ones.
-fn millis_behind(page: &ReadPage, now: Timestamp) -> u64 {
+pub(crate) fn millis_behind(page: &ReadPage, now: Timestamp) -> u64 {
     if page.next >= page.tail.end {
         return 0;
     }

@@ -1,0 +1,107 @@
+//! `ListStreamConsumers`: the consumers of a stream by name, page by page.
+
+use bytes::Bytes;
+use hydrant_core::Timestamp;
+use hydrant_core::catalog::{Stream, StreamStatus};
+use hydrant_core::limits::ITERATOR_LIFE;
+use hydrant_wire::Call;
+use hydrant_wire::shape::{Integer, Seconds, Text};
+use serde::{Deserialize, Serialize};
+
+use crate::Kinesis;
+use crate::consumers::ConsumerReply;
+use crate::error::Error;
+use crate::iterator::expiry;
+use crate::seal::{Fields, Kind, put_text};
+use crate::streams::{Named, not_active};
+use crate::validate::{Checks, NEXT_TOKEN, STREAM_ARN, STREAM_ID};
+
+/// Most consumers in one reply, and the default (AWS).
+const CONSUMERS_MAX: usize = 100;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Request<'a> {
+    #[serde(borrow, rename = "StreamARN")]
+    stream_arn: Option<Text<'a>>,
+    #[serde(borrow)]
+    stream_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    next_token: Option<Text<'a>>,
+    max_results: Option<Integer>,
+    stream_creation_timestamp: Option<Seconds>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Reply {
+    consumers: Vec<ConsumerReply>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_token: Option<String>,
+}
+
+pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
+    let request: Request<'_> = call.read()?;
+    let mut checks = Checks::new();
+    checks.required("streamARN", request.stream_arn.as_ref());
+    checks.text("streamARN", request.stream_arn.as_ref(), &STREAM_ARN);
+    checks.text("streamId", request.stream_id.as_ref(), &STREAM_ID);
+    checks.text("nextToken", request.next_token.as_ref(), &NEXT_TOKEN);
+    checks.number("maxResults", request.max_results, 1, 10_000);
+    checks.finish()?;
+    if request.next_token.is_some() && request.stream_creation_timestamp.is_some() {
+        return Err(Error::InvalidArgument(
+            "NextToken and StreamCreationTimestamp cannot be provided together.".to_owned(),
+        ));
+    }
+    let id = kinesis.named(call, &Named::by(&None, &request.stream_arn, &request.stream_id))?;
+    let found = kinesis.find(&id)?;
+    let stream = &found.held.stream;
+    if let Some(Seconds(created)) = request.stream_creation_timestamp
+        // As the API showed it, or cut to seconds, as some SDKs send it.
+        && created.floor() != stream.created.as_secs_f64().floor()
+    {
+        return Err(id.not_found());
+    }
+    if found.status == StreamStatus::Creating {
+        return Err(not_active(&found.held, found.status));
+    }
+    let now = kinesis.clock.now();
+    let token = request.next_token.as_deref();
+    let after = token.map(|token| open(kinesis, call, token, stream, now)).transpose()?;
+    let limit = request.max_results.map_or(CONSUMERS_MAX, |n| (n.0 as usize).min(CONSUMERS_MAX));
+    let mut rest =
+        stream.consumers(now).filter(|(c, _)| after.as_ref().is_none_or(|after| c.name > *after));
+    let page: Vec<_> = rest.by_ref().take(limit).collect();
+    let next_token = page.last().filter(|_| rest.next().is_some()).map(|(last, _)| {
+        let mut payload = now.as_millis().to_be_bytes().to_vec();
+        put_text(&mut payload, &stream.id);
+        put_text(&mut payload, &last.name);
+        kinesis.sealer.seal(Kind::Consumers, call.scope(), &payload, 0)
+    });
+    let consumers = page.into_iter().map(|(c, status)| ConsumerReply::of(stream, c, status));
+    Ok(call.write(&Reply { consumers: consumers.collect(), next_token })?)
+}
+
+/// The name that a token's page ended with.
+fn open(
+    kinesis: &Kinesis,
+    call: &Call,
+    token: &str,
+    stream: &Stream,
+    now: Timestamp,
+) -> Result<String, Error> {
+    let read = |payload: Vec<u8>| {
+        let mut fields = Fields(&payload);
+        let issued = Timestamp::from_millis(fields.u64()?);
+        let of = fields.text()? == stream.id;
+        of.then_some((issued, fields.text()?.to_owned()))
+    };
+    let opened = kinesis.sealer.unseal(Kind::Consumers, call.scope(), token).and_then(read);
+    let (issued, name) =
+        opened.ok_or_else(|| Error::InvalidArgument("Invalid NextToken.".to_owned()))?;
+    if now.since(issued) > ITERATOR_LIFE {
+        return Err(Error::ExpiredNextToken(expiry("NextToken", issued, now)));
+    }
+    Ok(name)
+}
