@@ -20,9 +20,11 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 use crate::arn::Arn;
 use crate::clock::Timestamp;
 use crate::control::{ControlError, ControlStore, Write, scan_all};
+use crate::encryption::{Encryption, KeyUse};
 use crate::hash::{HashKey, HashRange};
 use crate::limits::RECORD_BYTES_MAX;
 use crate::log::ShardUid;
+use crate::monitoring::ShardMetric;
 use crate::names::{Scope, StreamName};
 use crate::sequence::{RecordIndex, SequenceNumber};
 
@@ -189,13 +191,20 @@ pub struct Stream {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StreamSettings {
+    /// Encryption at rest, once it was started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Box<Encryption>>,
     /// `MaxRecordSizeInKiB`.
     pub max_record_kib: u32,
+    /// Metrics that are also kept by shard, in the order of AWS's model, each once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shard_metrics: Vec<ShardMetric>,
 }
 
 impl Default for StreamSettings {
     fn default() -> Self {
-        Self { max_record_kib: (RECORD_BYTES_MAX >> 10) as u32 }
+        let max_record_kib = (RECORD_BYTES_MAX >> 10) as u32;
+        Self { encryption: None, max_record_kib, shard_metrics: Vec::new() }
     }
 }
 
@@ -221,6 +230,11 @@ impl Stream {
     /// How long records are kept.
     pub fn retention(&self) -> Duration {
         Duration::from_secs(u64::from(self.retention_hours) * 3600)
+    }
+
+    /// What a record that arrives at `now` is encrypted with, if it is.
+    pub fn encryption(&self, now: Timestamp) -> Option<&KeyUse> {
+        self.settings.encryption.as_ref()?.at(now)
     }
 
     /// The shard with this number.

@@ -15,6 +15,23 @@ use crate::sequence::{IndexRange, RecordIndex};
 #[serde(transparent)]
 pub struct ShardUid(pub u64);
 
+/// Why a key of the records cannot be used. The text says what to do about it, and never holds a key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// There is no such key, or no master key to reach it with.
+    #[error("{0}")]
+    NotFound(String),
+    /// An operator disabled it.
+    #[error("{0}")]
+    Disabled(String),
+    /// It is in another state in which it can be used for nothing.
+    #[error("{0}")]
+    InvalidState(String),
+    /// The master key at hand is not the one the data key was wrapped under.
+    #[error("{0}")]
+    Denied(String),
+}
+
 /// What an append or a read could not do, named by what the caller must do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
@@ -36,6 +53,9 @@ pub enum LogError {
     /// Bytes on the disk are not what was written. An operator has to look; do not retry.
     #[error("the log is damaged: {0}")]
     Corrupt(String),
+    /// The records are encrypted, and their key cannot be used. Retry once an operator has seen to it.
+    #[error("the key of the records cannot be used: {0}")]
+    Key(#[from] KeyError),
 }
 
 /// Proof that a sync of the bytes in question has completed.
@@ -136,6 +156,7 @@ pub trait LogEngine: Send + Sync + 'static {
 
     /// Appends the batch, all or none, with consecutive indices. Resolves only once durable.
     ///
+    /// A batch that asks to be encrypted is [`LogError::Invalid`] to an engine that does not encrypt.
     /// On [`LogError::Unavailable`], or if the future is dropped, the batch may still be appended.
     async fn append(
         &self,

@@ -7,13 +7,21 @@
 //! offsets: count × u32 little endian, where each record starts in `records`
 //! records: key length u16 | flags u8 | data length u32 | key | data      (little endian, packed)
 //! ```
+//!
+//! The flags of a record are 0, [`ENCRYPTED`] or [`DECRYPTED`].
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::clock::Timestamp;
+use crate::encryption::DataKeyId;
 use crate::sequence::RecordIndex;
 
 const HEAD_BYTES: usize = 2 + 1 + 4;
+
+/// Flag of a record whose data is encrypted: what the log holds of it, and no reader is shown.
+pub const ENCRYPTED: u8 = 1;
+/// Flag of a record whose data the log holds encrypted, and which has been decrypted since.
+pub const DECRYPTED: u8 = 2;
 
 /// Records on their way into one shard, in order. Build it, then hand it to
 /// [`LogEngine::append`](crate::log::LogEngine::append).
@@ -21,6 +29,7 @@ const HEAD_BYTES: usize = 2 + 1 + 4;
 pub struct RecordBatch {
     offsets: BytesMut,
     records: BytesMut,
+    data_key: Option<DataKeyId>,
 }
 
 impl RecordBatch {
@@ -34,19 +43,58 @@ impl RecordBatch {
         Self {
             offsets: BytesMut::with_capacity(count * 4),
             records: BytesMut::with_capacity(bytes + count * HEAD_BYTES),
+            data_key: None,
         }
+    }
+
+    /// Asks that the data be encrypted with this key on its way into the log. An engine that does not
+    /// encrypt refuses such a batch.
+    #[must_use]
+    pub fn encrypted_with(self, data_key: Option<DataKeyId>) -> Self {
+        Self { data_key, ..self }
+    }
+
+    /// The key to encrypt the data with, if it is to be encrypted.
+    pub fn data_key(&self) -> Option<DataKeyId> {
+        self.data_key
     }
 
     /// Adds a record. The caller's duty: a key of at most 65,535 bytes, and less than 4 GiB in all;
     /// the limits of [`crate::limits`] are far below both.
     pub fn push(&mut self, key: &[u8], data: &[u8]) {
+        self.push_with(0, key, data.len(), |room| room.put_slice(data));
+    }
+
+    /// Adds a record with these flags whose data `write` appends to the buffer: `data_bytes` of it, no
+    /// more and no less. The caller's duty as with [`Self::push`].
+    pub fn push_with(
+        &mut self,
+        flags: u8,
+        key: &[u8],
+        data_bytes: usize,
+        write: impl FnOnce(&mut BytesMut),
+    ) {
         debug_assert!(key.len() <= usize::from(u16::MAX));
         self.offsets.put_u32_le(self.records.len() as u32);
         self.records.put_u16_le(key.len() as u16);
-        self.records.put_u8(0);
-        self.records.put_u32_le(data.len() as u32);
+        self.records.put_u8(flags);
+        self.records.put_u32_le(data_bytes as u32);
         self.records.put_slice(key);
-        self.records.put_slice(data);
+        let end = self.records.len() + data_bytes;
+        write(&mut self.records);
+        debug_assert_eq!(self.records.len(), end);
+    }
+
+    /// The records as they were pushed, in order: key and data.
+    pub fn records(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut rest = &self.records[..];
+        std::iter::from_fn(move || {
+            let (head, body) = rest.split_at_checked(HEAD_BYTES)?;
+            let (key, data) = lengths(head);
+            let (record, next) = body.split_at_checked(key + data)?;
+            rest = next;
+            Some(record.split_at(key))
+        })
     }
 
     /// How many records.
@@ -57,6 +105,11 @@ impl RecordBatch {
     /// Whether there is no record.
     pub fn is_empty(&self) -> bool {
         self.offsets.is_empty()
+    }
+
+    /// Bytes that count towards AWS's limits: the data and partition keys of all records.
+    pub fn size_bytes(&self) -> usize {
+        self.records.len() - self.len() * HEAD_BYTES
     }
 
     /// Bytes the batch takes in a frame, without the frame's header.
@@ -153,7 +206,9 @@ impl Frame {
     pub fn get(&self, n: usize) -> Record<'_> {
         let n = n as u32;
         let at = self.start_of(self.skip + n);
-        let (key, data) = lengths(&self.records[at..at + HEAD_BYTES]);
+        let head = &self.records[at..at + HEAD_BYTES];
+        let (key, data) = lengths(head);
+        let flags = head[2];
         let body = &self.records[at + HEAD_BYTES..at + HEAD_BYTES + key + data];
         let (partition_key, data) = body.split_at(key);
         Record {
@@ -161,6 +216,7 @@ impl Frame {
             arrival: self.arrival,
             partition_key,
             data,
+            flags,
         }
     }
 
@@ -191,14 +247,25 @@ pub struct Record<'a> {
     pub arrival: Timestamp,
     /// Its partition key, UTF-8 as the producer sent it.
     pub partition_key: &'a [u8],
-    /// Its data blob.
+    /// Its data blob; what stands for it in the log if it is ciphertext.
     pub data: &'a [u8],
+    flags: u8,
 }
 
 impl Record<'_> {
     /// Bytes that count towards AWS's limits: data and partition key.
     pub fn size_bytes(&self) -> usize {
         self.partition_key.len() + self.data.len()
+    }
+
+    /// Whether [`Self::data`] is encrypted. False for whatever an engine's reader is shown.
+    pub fn is_ciphertext(&self) -> bool {
+        self.flags == ENCRYPTED
+    }
+
+    /// Whether the log holds its data encrypted: what `EncryptionType` tells.
+    pub fn is_encrypted(&self) -> bool {
+        self.flags != 0
     }
 }
 

@@ -87,7 +87,7 @@ impl From<LogError> for Error {
         match error {
             LogError::Full | LogError::Unavailable(_) => Self::Unavailable(error.to_string()),
             LogError::Invalid(reason) => Self::InvalidArgument(reason.to_owned()),
-            LogError::NotFound | LogError::Sealed | LogError::Corrupt(_) => {
+            LogError::NotFound | LogError::Sealed | LogError::Corrupt(_) | LogError::Key(_) => {
                 Self::Internal(error.to_string())
             }
         }

@@ -1,7 +1,7 @@
 //! What an operation answers when it does not do what it was asked: AWS's exceptions.
 
 use hydrant_core::control::ControlError;
-use hydrant_core::log::LogError;
+use hydrant_core::log::{KeyError, LogError};
 use hydrant_wire::ApiError;
 
 /// An exception of Kinesis Data Streams, by AWS's name, with the text AWS gives it.
@@ -19,6 +19,9 @@ pub enum Error {
     /// A parameter is not what it may be, given the stream.
     #[error("{0}")]
     InvalidArgument(String),
+    /// A key of an encrypted stream cannot be used.
+    #[error("{0}")]
+    Key(KeyError),
     /// There would be more of something than there may be.
     #[error("{0}")]
     LimitExceeded(String),
@@ -56,6 +59,10 @@ impl Error {
             Self::ExpiredIterator(_) => "ExpiredIteratorException",
             Self::ExpiredNextToken(_) => "ExpiredNextTokenException",
             Self::InvalidArgument(_) => "InvalidArgumentException",
+            Self::Key(KeyError::NotFound(_)) => "KMSNotFoundException",
+            Self::Key(KeyError::Disabled(_)) => "KMSDisabledException",
+            Self::Key(KeyError::InvalidState(_)) => "KMSInvalidStateException",
+            Self::Key(KeyError::Denied(_)) => "KMSAccessDeniedException",
             Self::LimitExceeded(_) => "LimitExceededException",
             Self::ProvisionedThroughputExceeded(_) => "ProvisionedThroughputExceededException",
             Self::ResourceInUse(_) => "ResourceInUseException",
@@ -103,6 +110,9 @@ impl From<ControlError> for Error {
 
 impl From<LogError> for Error {
     fn from(error: LogError) -> Self {
-        Self::Internal(error.to_string())
+        match error {
+            LogError::Key(error) => Self::Key(error),
+            other => Self::Internal(other.to_string()),
+        }
     }
 }

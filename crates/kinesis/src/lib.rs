@@ -6,10 +6,13 @@
 
 mod change;
 mod consumers;
+mod encryption;
 mod error;
 mod expiry;
 mod iterator;
 mod lifecycle;
+mod meter;
+mod monitoring;
 mod ops;
 mod position;
 mod put;
@@ -39,11 +42,13 @@ use hydrant_core::control::{ControlError, ControlStore};
 use hydrant_core::log::LogEngine;
 use hydrant_core::names::{Scope, StreamName};
 use hydrant_core::{Clock, Random};
+use hydrant_vault::Vault;
 use hydrant_wire::{ApiError, Call, Format, JsonService, Reply};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub use crate::error::Error;
+use crate::meter::Meters;
 use crate::seal::Sealer;
 use crate::subscription::Fanout;
 use crate::throttle::Throttle;
@@ -102,11 +107,13 @@ pub struct Kinesis {
     catalog: Arc<StreamCatalog>,
     clock: Arc<dyn Clock>,
     random: Arc<Random>,
+    vault: Arc<Vault>,
     sealer: Sealer,
     options: Options,
     attention: Arc<Attention>,
     fanout: Arc<Fanout>,
     throttle: Throttle,
+    meters: Meters,
     /// Held from counting the shards to writing the new stream's row.
     creating: tokio::sync::Mutex<()>,
     /// Held while a retention changes, so that log and row end up saying the same.
@@ -127,16 +134,19 @@ impl std::fmt::Debug for Kinesis {
 
 impl Kinesis {
     /// Opens the service: reads (or draws, once) the key of its iterators, and finds the streams
-    /// whose creation or deletion a stop interrupted, for [`Kinesis::run`] to go on with. Fails if
-    /// the control store does.
+    /// whose creation or deletion a stop interrupted, for [`Kinesis::run`] to go on with. The vault
+    /// then has the data keys of every stream: only then may anybody read from the log. Fails if the
+    /// control store does.
     pub async fn open(
         log: Arc<dyn LogEngine>,
         control: &dyn ControlStore,
         catalog: Arc<StreamCatalog>,
         clock: Arc<dyn Clock>,
         random: Arc<Random>,
+        vault: Arc<Vault>,
         options: Options,
     ) -> Result<Self, ControlError> {
+        encryption::load(&vault, &catalog);
         let sealer = Sealer::open(control, &random).await?;
         let pending = Mutex::new(lifecycle::unfinished(&catalog));
         let attention = Arc::new(Attention { pending, wake: Notify::new() });
@@ -153,11 +163,13 @@ impl Kinesis {
             catalog,
             clock,
             random,
+            vault,
             sealer,
             options,
             attention,
             fanout,
             throttle,
+            meters: Meters::default(),
             creating,
             retaining,
         })
@@ -167,6 +179,11 @@ impl Kinesis {
     /// server that stops, which would wait for them otherwise.
     pub fn end_subscriptions(&self) {
         self.fanout.close();
+    }
+
+    /// Adds the metrics of streams and shards to `out`, as Prometheus reads them.
+    pub fn write_metrics(&self, out: &mut String) {
+        self.meters.write(&self.catalog, out);
     }
 }
 

@@ -134,7 +134,12 @@ impl Kinesis {
         let uids = uids.chain(gone.capacity.expired.iter().copied());
         all(uids.map(|uid| self.log.drop_shard(uid)).collect()).await?;
         match self.catalog.remove(gone, held.version).await {
-            Ok(()) | Err(ControlError::Conflict { .. }) => Ok(()),
+            Ok(()) => {
+                self.forget_keys(gone);
+                self.meters.forget(gone);
+                Ok(())
+            }
+            Err(ControlError::Conflict { .. }) => Ok(()),
             Err(e) => Err(e.into()),
         }
     }

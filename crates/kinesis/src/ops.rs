@@ -9,6 +9,8 @@ mod describe_limits;
 mod describe_stream;
 mod describe_stream_consumer;
 mod describe_stream_summary;
+mod disable_enhanced_monitoring;
+mod enable_enhanced_monitoring;
 pub(crate) mod get_records;
 mod get_shard_iterator;
 mod increase_stream_retention_period;
@@ -23,6 +25,8 @@ mod put_records;
 mod register_stream_consumer;
 mod remove_tags_from_stream;
 mod split_shard;
+mod start_stream_encryption;
+mod stop_stream_encryption;
 mod subscribe_to_shard;
 mod tag_resource;
 mod untag_resource;
@@ -35,7 +39,7 @@ use crate::Kinesis;
 use crate::error::Error;
 
 /// What the API has (as of November 2026) beyond the operations of this crate.
-const UNSUPPORTED: [&str; 30] = [
+const UNSUPPORTED: [&str; 26] = [
     "AcknowledgeDeadLetterQueueRecords",
     "AcknowledgeQueueRecords",
     "CreateChannel",
@@ -46,8 +50,6 @@ const UNSUPPORTED: [&str; 30] = [
     "DescribeAccountSettings",
     "DescribeChannel",
     "DescribeQueue",
-    "DisableEnhancedMonitoring",
-    "EnableEnhancedMonitoring",
     "GetResourcePolicy",
     "ListChannels",
     "ListQueues",
@@ -55,8 +57,6 @@ const UNSUPPORTED: [&str; 30] = [
     "ReceiveDeadLetterQueueRecords",
     "ReceiveQueueRecords",
     "RestoreDeadLetterQueueRecords",
-    "StartStreamEncryption",
-    "StopStreamEncryption",
     "UpdateAccountSettings",
     "UpdateChannel",
     "UpdateDeadLetterQueueRecordsVisibility",
@@ -86,6 +86,8 @@ pub(crate) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Reply, Error> 
         "DescribeStream" => describe_stream::run(kinesis, call),
         "DescribeStreamConsumer" => describe_stream_consumer::run(kinesis, call),
         "DescribeStreamSummary" => describe_stream_summary::run(kinesis, call),
+        "DisableEnhancedMonitoring" => disable_enhanced_monitoring::run(kinesis, call).await,
+        "EnableEnhancedMonitoring" => enable_enhanced_monitoring::run(kinesis, call).await,
         "IncreaseStreamRetentionPeriod" => {
             increase_stream_retention_period::run(kinesis, call).await
         }
@@ -98,6 +100,8 @@ pub(crate) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Reply, Error> 
         "RegisterStreamConsumer" => register_stream_consumer::run(kinesis, call).await,
         "RemoveTagsFromStream" => remove_tags_from_stream::run(kinesis, call).await,
         "SplitShard" => split_shard::run(kinesis, call).await,
+        "StartStreamEncryption" => start_stream_encryption::run(kinesis, call).await,
+        "StopStreamEncryption" => stop_stream_encryption::run(kinesis, call).await,
         "SubscribeToShard" => return subscribe_to_shard::run(kinesis, call).await,
         "TagResource" => tag_resource::run(kinesis, call).await,
         "UntagResource" => untag_resource::run(kinesis, call).await,
@@ -109,15 +113,6 @@ pub(crate) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Reply, Error> 
     };
     whole.map(Reply::from)
 }
-
-/// Shown wherever a stream's metrics by shard are asked for: there are none.
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct EnhancedMetrics {
-    shard_level_metrics: [&'static str; 0],
-}
-
-const ENHANCED_MONITORING: [EnhancedMetrics; 1] = [EnhancedMetrics { shard_level_metrics: [] }];
 
 /// `StreamModeDetails` of the API.
 #[derive(Serialize)]

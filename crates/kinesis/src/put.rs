@@ -72,6 +72,7 @@ pub(crate) fn refusal(error: LogError, stream: &Stream, shard: &Shard) -> Error 
     match error {
         LogError::Full => rate_exceeded(stream, shard),
         LogError::NotFound => not_found(name.as_str(), &stream.scope),
+        LogError::Key(error) => Error::Key(error),
         other => Error::Internal(format!("put to {name} {id}: {other}")),
     }
 }

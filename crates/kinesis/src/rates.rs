@@ -133,7 +133,11 @@ impl Kinesis {
                 amount: bytes as u64,
             },
         ];
-        self.throttle.take(&Key::Shard(shard.uid), &wants)
+        let taken = self.throttle.take(&Key::Shard(shard.uid), &wants);
+        if !taken {
+            self.meters.write_exceeded(stream, shard.id, 1);
+        }
+        taken
     }
 
     /// Counts a `GetRecords`, or refuses it: too many calls in this second, or too much read before.
@@ -146,6 +150,7 @@ impl Kinesis {
         {
             return Ok(());
         }
+        self.meters.read_exceeded(stream, shard.id);
         Err(rate_exceeded(stream, shard))
     }
 

@@ -20,15 +20,17 @@ pub(crate) enum Entry<'a> {
     Refused { code: &'a str, text: &'a str },
 }
 
-/// The reply to `PutRecords`, in the order of the request; `failed` of the entries are refusals.
+/// The reply to `PutRecords`, in the order of the request; `failed` of the entries are refusals, and
+/// the log holds the others encrypted if `encrypted` says so.
 pub(crate) fn put_records<'a>(
     format: Format,
     failed: usize,
     entries: impl ExactSizeIterator<Item = Entry<'a>>,
+    encrypted: bool,
 ) -> Result<Bytes, Error> {
     match format {
-        Format::Json => json::put_records(failed, entries),
-        Format::Cbor => Ok(cbor::put_records(failed, entries)),
+        Format::Json => json::put_records(failed, entries, encrypted),
+        Format::Cbor => Ok(cbor::put_records(failed, entries, encrypted)),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The operations on the ports in memory, with a clock moved by hand.
 
 mod consumers;
+mod encryption;
+mod monitoring;
 mod races;
 mod rates;
 mod records;
@@ -18,6 +20,7 @@ use hydrant_core::log::LogEngine;
 use hydrant_core::names::Scope;
 use hydrant_core::{Clock, Random};
 use hydrant_testkit::{ManualClock, MemoryControl, MemoryLog};
+use hydrant_vault::{EncryptedLog, MasterKey, Vault};
 use hydrant_wire::{Call, JsonService};
 use serde_json::{Value, json};
 
@@ -25,6 +28,7 @@ use crate::{Kinesis, Limits, Options};
 
 pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
+    /// As it is on the disk, below the encryption.
     pub(crate) log: Arc<dyn LogEngine>,
     pub(crate) control: Arc<dyn ControlStore>,
     pub(crate) kinesis: Arc<Kinesis>,
@@ -34,6 +38,13 @@ pub(crate) struct World {
 pub(crate) fn scope(region: &str) -> Scope {
     let account = "000000000000".parse().unwrap();
     Scope { account, region: region.parse().unwrap() }
+}
+
+/// Keys that differ from seed to seed, under the master key of these bytes.
+pub(crate) fn vault(seed: u64, master: Option<u8>, kms_keys: &[&str]) -> Arc<Vault> {
+    let master = master.map(|byte| MasterKey::parse(&format!("{byte:02x}").repeat(32)).unwrap());
+    let kms_keys = kms_keys.iter().map(|key| key.parse().unwrap()).collect();
+    Arc::new(Vault::new(master, kms_keys, Arc::new(Random::from_seed(seed))))
 }
 
 impl World {
@@ -67,10 +78,29 @@ impl World {
         control: Arc<dyn ControlStore>,
         options: Options,
     ) -> Self {
+        let vault = vault(clock.now().as_millis(), Some(7), &["alias/orders"]);
+        Self::with_vault(clock, log, control, options, vault).await
+    }
+
+    /// A process with these keys.
+    pub(crate) async fn with_vault(
+        clock: Arc<ManualClock>,
+        log: Arc<dyn LogEngine>,
+        control: Arc<dyn ControlStore>,
+        options: Options,
+        vault: Arc<Vault>,
+    ) -> Self {
         let catalog = Arc::new(StreamCatalog::open(control.clone()).await.unwrap());
         let random = Arc::new(Random::from_seed(1));
-        let opened =
-            Kinesis::open(log.clone(), control.as_ref(), catalog, clock.clone(), random, options);
+        let opened = Kinesis::open(
+            Arc::new(EncryptedLog::new(log.clone(), vault.clone())),
+            control.as_ref(),
+            catalog,
+            clock.clone(),
+            random,
+            vault,
+            options,
+        );
         let kinesis = Arc::new(opened.await.unwrap());
         Self { clock, log, control, kinesis, scope: scope("us-east-1") }
     }

@@ -107,6 +107,8 @@ pub(crate) const PARTITION_KEY: Rule =
 pub(crate) const SHARD_ITERATOR: Rule = Rule { pattern: None, min: 1, max: 512 };
 /// `NextToken`.
 pub(crate) const NEXT_TOKEN: Rule = Rule { pattern: None, min: 1, max: 1_048_576 };
+/// `KeyId`.
+pub(crate) const KEY_ID: Rule = Rule { pattern: None, min: 1, max: 2_048 };
 /// `TagKey`.
 pub(crate) const TAG_KEY: Rule = Rule { pattern: None, min: 1, max: 128 };
 /// `TagValue`.

@@ -1,8 +1,8 @@
 //! `/healthz`, `/readyz` and `/metrics`.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,7 +26,12 @@ pub(crate) struct Admin {
     pub(crate) ready: AtomicBool,
     /// The metrics of this process.
     pub(crate) metrics: PrometheusHandle,
+    /// Whose metrics come and go, once it is there: each adds its own, as Prometheus reads them.
+    pub(crate) more_metrics: OnceLock<Vec<WriteMetrics>>,
 }
+
+/// Adds metrics to a text.
+pub(crate) type WriteMetrics = Box<dyn Fn(&mut String) + Send + Sync>;
 
 /// Serves until `shutdown`.
 pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>, shutdown: CancellationToken) {
@@ -80,7 +85,9 @@ fn answer(admin: &Admin, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         }
         "/readyz" => reply(StatusCode::SERVICE_UNAVAILABLE, text, "not ready\n".into()),
         "/metrics" => {
-            reply(StatusCode::OK, "text/plain; version=0.0.4", admin.metrics.render().into())
+            let mut text = admin.metrics.render();
+            admin.more_metrics.get().into_iter().flatten().for_each(|write| write(&mut text));
+            reply(StatusCode::OK, "text/plain; version=0.0.4", text.into())
         }
         _ => reply(StatusCode::NOT_FOUND, text, "try /healthz, /readyz or /metrics\n".into()),
     }

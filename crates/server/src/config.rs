@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::parser::ValueSource;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use hydrant_core::names::AccountId;
+use hydrant_vault::KmsKey;
 
 /// Streams, delivery streams, a bucket, and SQL over what lands in it, in one process.
 #[derive(Debug, Parser)]
@@ -166,6 +167,23 @@ pub(crate) struct Settings {
     )]
     pub(crate) s3_access_key: Option<NamedSecret>,
 
+    /// File with the master key that streams are encrypted under: 32 bytes in base64 or hex. (Or the
+    /// key itself in HYDRANT_MASTER_KEY.) Without one, no stream can be encrypted.
+    #[arg(long, value_name = "FILE", env = "HYDRANT_MASTER_KEY_FILE")]
+    pub(crate) master_key_file: Option<PathBuf>,
+
+    /// KMS key that streams may be encrypted under, beside alias/aws/kinesis: alias/NAME, a key id
+    /// (a UUID) or an ARN of either; repeat for more. `=disabled` or `=pending-deletion` behind it
+    /// keeps what is encrypted under it from being read.
+    #[arg(
+        long = "kms-key",
+        value_name = "NAME[=STATE]",
+        env = "HYDRANT_KMS_KEYS",
+        value_delimiter = ',',
+        action = ArgAction::Append
+    )]
+    pub(crate) kms_keys: Vec<KmsKey>,
+
     /// Memory for records that were written lately, shared by all streams, in MiB.
     #[arg(long, value_name = "MIB", env = "HYDRANT_TAIL_CACHE_MIB", default_value_t = 256,
           value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
@@ -221,6 +239,10 @@ impl Settings {
                      listen on 127.0.0.1"
                 );
             }
+        }
+        let mut names = HashSet::new();
+        if let Some(key) = self.kms_keys.iter().find(|key| !names.insert(&key.name)) {
+            bail!("--kms-key names {} twice; give each name one state", key.name);
         }
         if let Some(url) = &self.s3_endpoint {
             let known = url == "aws" || url.starts_with("http://") || url.starts_with("https://");

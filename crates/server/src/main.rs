@@ -4,6 +4,7 @@ mod admin;
 mod config;
 mod demo;
 mod listener;
+mod master_key;
 mod router;
 mod stores;
 mod telemetry;

@@ -47,9 +47,8 @@ impl Router {
         let (parts, body) = request.into_parts();
         // A bucket may be called `session`; what is signed for AWS is never a driver's.
         let is_for_json = json::is_for_json(&parts);
-        let is_driver = !is_for_json
-            && DriverEndpoint::owns(parts.uri.path())
-            && !is_signed_for_aws(&parts);
+        let is_driver =
+            !is_for_json && DriverEndpoint::owns(parts.uri.path()) && !is_signed_for_aws(&parts);
         if (!self.verifier.verifies() || is_driver && self.sql_is_open)
             && let Err(refusal) = origin::check(&parts, &self.hosts)
         {

@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -19,6 +19,7 @@ use hydrant_delivery::{Delivery, Ports};
 use hydrant_destinations::s3::{OpenBucket, S3Destination};
 use hydrant_kinesis::Kinesis;
 use hydrant_storage::{Control, DataDir, Log, LogOptions};
+use hydrant_vault::{EncryptedLog, Vault};
 use hydrant_warehouse::driver::{self, DriverEndpoint};
 use hydrant_warehouse::session::Sessions;
 use hydrant_warehouse::{Engine, EngineOptions, EngineSessions, pgwire};
@@ -34,9 +35,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin};
 use crate::config::{NamedSecret, Secret, Settings};
-use crate::listener;
 use crate::router::Router;
 use crate::stores::{Elsewhere, Stores};
+use crate::{listener, master_key};
 
 /// How long one part may take to stop before the process ends without it.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
@@ -112,7 +113,10 @@ struct Base {
     clock: Arc<dyn Clock>,
     random: Arc<Random>,
     control: Arc<Control>,
-    log: Arc<Log>,
+    /// What everybody reads and writes; encrypts on its way to `disk_log`.
+    log: Arc<dyn LogEngine>,
+    disk_log: Arc<Log>,
+    vault: Arc<Vault>,
     catalog: Arc<StreamCatalog>,
     doorbell: Doorbell,
     verifier: Arc<Verifier>,
@@ -134,7 +138,11 @@ impl Base {
             ..LogOptions::default()
         };
         let store: Arc<dyn ControlStore> = control.clone();
-        let log = Log::open(&dir, options, Arc::clone(&store), Arc::clone(&clock), &random)?;
+        let master = master_key::read(settings)?;
+        let vault = Arc::new(Vault::new(master, settings.kms_keys.clone(), Arc::clone(&random)));
+        let disk_log = Log::open(&dir, options, Arc::clone(&store), Arc::clone(&clock), &random)?;
+        let log: Arc<dyn LogEngine> =
+            Arc::new(EncryptedLog::new(disk_log.clone(), Arc::clone(&vault)));
         let catalog = Arc::new(StreamCatalog::open(store).await?);
 
         let own_key = own_key(&random);
@@ -150,7 +158,18 @@ impl Base {
             elsewhere: Elsewhere::of(settings),
         };
         let doorbell = Doorbell::new();
-        Ok(Self { clock, random, control, log, catalog, doorbell, verifier, stores })
+        Ok(Self {
+            clock,
+            random,
+            control,
+            log,
+            disk_log,
+            vault,
+            catalog,
+            doorbell,
+            verifier,
+            stores,
+        })
     }
 
     fn store(&self) -> Arc<dyn ControlStore> {
@@ -165,6 +184,7 @@ impl Base {
             Arc::clone(&self.catalog),
             Arc::clone(&self.clock),
             Arc::clone(&self.random),
+            Arc::clone(&self.vault),
             hydrant_kinesis::Options {
                 create_delay: delay,
                 update_delay: delay,
@@ -177,7 +197,7 @@ impl Base {
 
     async fn delivery(&self) -> Result<Arc<Delivery>> {
         let ports = Ports {
-            log: self.log.clone() as Arc<dyn LogEngine>,
+            log: Arc::clone(&self.log),
             control: self.store(),
             streams: Arc::clone(&self.catalog),
             clock: Arc::clone(&self.clock),
@@ -246,7 +266,8 @@ fn destinations(stores: Stores) -> MakeDestination {
 /// says what to do.
 pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> {
     let metrics = install_metrics()?;
-    let admin = Arc::new(Admin { ready: AtomicBool::new(false), metrics });
+    let admin =
+        Arc::new(Admin { ready: AtomicBool::new(false), metrics, more_metrics: OnceLock::new() });
     // Addresses first: a second server must fail before it touches anything.
     let listeners = Listeners::bind(settings).await?;
     let endpoints = listeners.endpoints()?;
@@ -254,6 +275,8 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
 
     let bucket = base.bucket(settings)?;
     let kinesis = base.kinesis(settings).await?;
+    let streams = Arc::clone(&kinesis);
+    let _ = admin.more_metrics.set(vec![Box::new(move |out| streams.write_metrics(out))]);
     let warehouse = base.warehouse(settings).await?;
     let delivery = base.delivery().await?;
 
@@ -305,7 +328,7 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
     admin.ready.store(true, Ordering::Release);
     announce(&settings.data_dir, &endpoints)?;
 
-    let Base { log, control, stores, .. } = base;
+    let Base { disk_log: log, control, stores, .. } = base;
     let any = || NamedSecret { name: "test".to_owned(), secret: Secret("test".to_owned()) };
     let parts = Parts {
         admin,

@@ -216,6 +216,9 @@ impl Log {
         {
             return Err(LogError::Invalid("it is larger than a frame may be"));
         }
+        if batch.data_key().is_some() {
+            return Err(LogError::Invalid("it has to be encrypted first"));
+        }
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hydrant_core::encryption::DataKeyId;
 use hydrant_core::limits::{FRAME_BYTES_MAX, FRAME_RECORDS_MAX};
 use hydrant_core::log::{LogEngine, LogError, ReadLimit, ReadPage, ShardUid};
 use hydrant_core::record::RecordBatch;
@@ -144,6 +145,8 @@ async fn refuses_batches_that_never_fit(log: &dyn LogEngine) {
         let refused = log.append(A, bad).await;
         assert!(matches!(refused, Err(LogError::Invalid(_))), "{refused:?}");
     }
+    let secret = batch(&["secret"]).encrypted_with(Some(DataKeyId(1)));
+    assert!(log.append(A, secret).await.is_err(), "plain text instead of what was asked for");
     assert_eq!(log.tail(A).await.unwrap(), before, "a refused batch leaves no trace");
 }
 

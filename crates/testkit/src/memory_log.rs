@@ -135,6 +135,9 @@ impl LogEngine for MemoryLog {
         if batch.encoded_bytes() > FRAME_BYTES_MAX || batch.len() > FRAME_RECORDS_MAX {
             return Err(LogError::Invalid("it is larger than a frame may be"));
         }
+        if batch.data_key().is_some() {
+            return Err(LogError::Invalid("it has to be encrypted first"));
+        }
         let now = self.clock.now();
         let mut state = self.state.lock();
         let held = now.max(state.last_arrival);

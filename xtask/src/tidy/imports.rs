@@ -5,16 +5,17 @@ use toml::{Table, Value};
 use super::{Finding, Source};
 
 /// The import table: the crate's folder, and the folders of those it may import.
-const TABLE: [(&str, &[&str]); 11] = [
+const TABLE: [(&str, &[&str]); 12] = [
     ("core", &[]),
     ("wire", &["core"]),
     ("storage", &["core"]),
-    ("kinesis", &["core", "wire"]),
+    ("kinesis", &["core", "wire", "vault"]),
     ("delivery", &["core", "wire"]),
     ("destinations", &["core"]),
     ("bucket", &["core", "wire"]),
     ("warehouse", &["core"]),
     ("cdc", &["core"]),
+    ("vault", &["core"]),
     (
         "server",
         &[
@@ -27,6 +28,7 @@ const TABLE: [(&str, &[&str]); 11] = [
             "bucket",
             "warehouse",
             "cdc",
+            "vault",
         ],
     ),
     ("testkit", &["core"]),

@@ -6,10 +6,11 @@ use hydrant_wire::Call;
 use hydrant_wire::shape::{Epoch, Integer, Text};
 use serde::{Deserialize, Serialize};
 
-use super::{ENHANCED_MONITORING, EnhancedMetrics, StreamModeDetails};
+use super::StreamModeDetails;
 use crate::Kinesis;
 use crate::error::Error;
 use crate::expiry::is_expired;
+use crate::monitoring::{self, EnhancedMetrics};
 use crate::shards::{ShardReply, shard_id};
 use crate::streams::Named;
 use crate::validate::{Checks, SHARD_ID};
@@ -51,6 +52,8 @@ struct Description {
     stream_creation_timestamp: Epoch,
     enhanced_monitoring: [EnhancedMetrics; 1],
     encryption_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_id: Option<String>,
 }
 
 pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
@@ -74,6 +77,7 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
         |s: &&Shard| shown && !is_expired(stream, s, now) && after.is_none_or(|id| s.id > id);
     let mut rest = stream.shards.iter().filter(shown);
     let shards: Vec<ShardReply> = rest.by_ref().take(limit).map(ShardReply::from).collect();
+    let (encryption_type, key_id) = kinesis.encryption_shown(stream);
     Ok(call.write(&Reply {
         stream_description: Description {
             stream_name: stream.name.to_string(),
@@ -84,8 +88,9 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
             has_more_shards: rest.next().is_some(),
             retention_period_hours: stream.retention_hours,
             stream_creation_timestamp: Epoch(stream.created),
-            enhanced_monitoring: ENHANCED_MONITORING,
-            encryption_type: "NONE",
+            enhanced_monitoring: monitoring::shown(stream),
+            encryption_type,
+            key_id,
         },
     })?)
 }

@@ -7,9 +7,10 @@ use hydrant_wire::Call;
 use hydrant_wire::shape::{Epoch, Text};
 use serde::{Deserialize, Serialize};
 
-use super::{ENHANCED_MONITORING, EnhancedMetrics, StreamModeDetails};
+use super::StreamModeDetails;
 use crate::Kinesis;
 use crate::error::Error;
+use crate::monitoring::{self, EnhancedMetrics};
 use crate::streams::Named;
 use crate::validate::Checks;
 
@@ -42,6 +43,8 @@ struct Summary {
     stream_creation_timestamp: Epoch,
     enhanced_monitoring: [EnhancedMetrics; 1],
     encryption_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_id: Option<String>,
     open_shard_count: usize,
     consumer_count: usize,
     #[serde(rename = "MaxRecordSizeInKiB")]
@@ -58,6 +61,7 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
     let found = kinesis.find(&id)?;
     let stream = &found.held.stream;
     let shown = found.status != StreamStatus::Creating;
+    let (encryption_type, key_id) = kinesis.encryption_shown(stream);
     Ok(call.write(&Reply {
         stream_description_summary: Summary {
             stream_name: stream.name.to_string(),
@@ -66,8 +70,9 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
             stream_mode_details: stream.mode.into(),
             retention_period_hours: stream.retention_hours,
             stream_creation_timestamp: Epoch(stream.created),
-            enhanced_monitoring: ENHANCED_MONITORING,
-            encryption_type: "NONE",
+            enhanced_monitoring: monitoring::shown(stream),
+            encryption_type,
+            key_id,
             open_shard_count: stream.shards.iter().filter(|s| shown && s.is_open()).count(),
             consumer_count: stream.consumers(kinesis.clock.now()).count(),
             max_record_size: RECORD_BYTES_MAX >> 10,

@@ -1,7 +1,10 @@
 //! `PutRecord`: one record, durable when the reply is sent.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use hydrant_core::catalog::{Held, Shard};
+use hydrant_core::catalog::{Held, Shard, Stream};
+use hydrant_core::encryption::DataKeyId;
 use hydrant_core::hash::HashKey;
 use hydrant_core::log::LogError;
 use hydrant_core::record::RecordBatch;
@@ -12,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Kinesis;
 use crate::error::Error;
+use crate::meter::Metric;
 use crate::put;
 use crate::rates::rate_exceeded;
 use crate::reroute::REROUTES_MAX;
@@ -44,6 +48,8 @@ struct Request<'a> {
 struct Reply {
     shard_id: String,
     sequence_number: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encryption_type: Option<&'static str>,
 }
 
 pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
@@ -70,12 +76,18 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     if let Some(text) = ordering {
         check_ordering(kinesis, &id, text)?;
     }
-    let (shard, index) = append(kinesis, held, key, explicit, data).await?;
+    let data_key = kinesis.data_key(&held.stream)?;
+    let (stream, shard, index) = append(kinesis, held, key, explicit, data, data_key).await?;
+    let bytes = (key.len() + data.len()) as u64;
+    kinesis.meters.put(&stream, shard.id, 1, bytes);
+    let counts = [(Metric::PutRecordSuccess, 1), (Metric::PutRecordBytes, bytes)];
+    kinesis.meters.add(&stream, &counts);
     metrics::counter!("hydrant_kinesis_records_put_total").increment(1);
-    metrics::counter!("hydrant_kinesis_bytes_put_total").increment((key.len() + data.len()) as u64);
+    metrics::counter!("hydrant_kinesis_bytes_put_total").increment(bytes);
     Ok(call.write(&Reply {
         shard_id: shard.id.to_string(),
         sequence_number: shard.sequence_number(index).to_string(),
+        encryption_type: data_key.map(|_| "KMS"),
     })?)
 }
 
@@ -86,7 +98,8 @@ async fn append(
     key: &str,
     explicit: Option<HashKey>,
     data: &[u8],
-) -> Result<(Shard, RecordIndex), Error> {
+    data_key: Option<DataKeyId>,
+) -> Result<(Arc<Stream>, Shard, RecordIndex), Error> {
     for _ in 0..=REROUTES_MAX {
         let stream = &held.stream;
         let route = Routes::of(&held).shard(key, explicit);
@@ -97,8 +110,10 @@ async fn append(
         }
         let mut batch = RecordBatch::with_capacity(1, bytes);
         batch.push(key.as_bytes(), data);
-        match kinesis.log.append(shard.uid, batch).await {
-            Ok(range) => return Ok((shard.clone(), range.get().first)),
+        match kinesis.log.append(shard.uid, batch.encrypted_with(data_key)).await {
+            Ok(range) => {
+                return Ok((Arc::clone(stream), shard.clone(), range.get().first));
+            }
             Err(LogError::Sealed) => {
                 let shard = [shard.clone()];
                 let Some(next) = kinesis.rerouted(stream, &shard).await? else { break };

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use futures::future::join_all;
 use hydrant_core::catalog::{Held, Shard, Stream};
+use hydrant_core::encryption::DataKeyId;
 use hydrant_core::limits::{PUT_RECORDS_BYTES_MAX, PUT_RECORDS_MAX};
 use hydrant_core::log::LogError;
 use hydrant_core::record::RecordBatch;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use super::put_record::no_shard;
 use crate::Kinesis;
 use crate::error::Error;
+use crate::meter::Metric;
 use crate::put;
 use crate::rates::rate_exceeded;
 use crate::reply::{self, Entry as Told};
@@ -54,6 +56,8 @@ struct Entry<'a> {
 struct Group {
     shard: Shard,
     batch: RecordBatch,
+    /// The bytes of the batch that count, once it is on its way.
+    bytes: u64,
     put: Result<IndexRange, LogError>,
 }
 
@@ -77,9 +81,11 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     let held = found.map_err(|e| put::unreadable(blobs()).unwrap_or(e))?;
     let (mut groups, mut routed) = group(kinesis, &entries, &held, bytes)?;
 
-    append(kinesis, &mut groups).await;
-    put_again(kinesis, &entries, &held, &mut groups, &mut routed).await?;
-    answer(call.format, &held.stream, &groups, &routed, bytes)
+    let data_key = kinesis.data_key(&held.stream)?;
+    append(kinesis, &mut groups, data_key).await;
+    put_again(kinesis, &entries, &held, &mut groups, &mut routed, data_key).await?;
+    count(kinesis, &held.stream, &groups, &routed);
+    answer(call.format, &held.stream, &groups, &routed, bytes, data_key)
 }
 
 /// The stream of a request that may be put into it.
@@ -166,7 +172,7 @@ fn group(
             // An even share, or all of it when there is only one to share.
             let share = shards.min(entries.len());
             let batch = RecordBatch::with_capacity(entries.len() / share, bytes / share);
-            groups.push(Group { shard: shard.clone(), batch, put: Err(LogError::Full) });
+            groups.push(Group { shard: shard.clone(), batch, bytes: 0, put: Err(LogError::Full) });
             // As many groups as records, at most.
             group_of[place] = groups.len() as u16;
         }
@@ -183,12 +189,13 @@ fn group(
 }
 
 /// Appends each group to its shard, all at once.
-async fn append(kinesis: &Kinesis, groups: &mut [Group]) {
+async fn append(kinesis: &Kinesis, groups: &mut [Group], data_key: Option<DataKeyId>) {
     // A shard that had enough takes none.
     let mut groups: Vec<_> = groups.iter_mut().filter(|group| !group.batch.is_empty()).collect();
     let append = |group: &mut Group| {
         let batch = std::mem::take(&mut group.batch);
-        kinesis.log.append(group.shard.uid, batch)
+        group.bytes = batch.size_bytes() as u64;
+        kinesis.log.append(group.shard.uid, batch.encrypted_with(data_key))
     };
     if let [only] = &mut groups[..] {
         only.put = append(only).await.map(|range| range.into_inner());
@@ -207,6 +214,7 @@ async fn put_again(
     held: &Held,
     groups: &mut Vec<Group>,
     routed: &mut [Routed],
+    data_key: Option<DataKeyId>,
 ) -> Result<(), Error> {
     let mut from = 0;
     for _ in 0..REROUTES_MAX {
@@ -221,7 +229,7 @@ async fn put_again(
         let those: Vec<&Entry<'_>> = again.iter().map(|n| entries[*n]).collect();
         let bytes = those.iter().map(|e| e.size_bytes()).sum();
         let (mut more, moved) = group(kinesis, &those, &held, bytes)?;
-        append(kinesis, &mut more).await;
+        append(kinesis, &mut more, data_key).await;
         from = groups.len();
         for (n, (group, nth)) in again.into_iter().zip(moved) {
             routed[n] = (from + group, nth);
@@ -235,12 +243,43 @@ async fn put_again(
     Ok(())
 }
 
+/// Adds what became of the records to the metrics of the stream and its shards.
+fn count(kinesis: &Kinesis, stream: &Stream, groups: &[Group], routed: &[Routed]) {
+    let (mut put, mut bytes) = (0, 0);
+    for group in groups {
+        // A group whose records went on to other shards has none.
+        let records = group.put.as_ref().map_or(0, |range| u64::from(range.count));
+        if records > 0 {
+            kinesis.meters.put(stream, group.shard.id, records, group.bytes);
+            (put, bytes) = (put + records, bytes + group.bytes);
+        }
+    }
+    let (mut throttled, mut failed) = (0, 0);
+    for (group, nth) in routed {
+        match (&groups[*group].put, nth) {
+            (_, None) | (Err(LogError::Full), _) => throttled += 1,
+            (Err(_), Some(_)) => failed += 1,
+            (Ok(_), Some(_)) => {}
+        }
+    }
+    let counts = [
+        (Metric::PutRecordsSuccess, u64::from(put > 0)),
+        (Metric::PutRecordsBytes, bytes),
+        (Metric::PutRecordsTotalRecords, routed.len() as u64),
+        (Metric::PutRecordsSuccessfulRecords, put),
+        (Metric::PutRecordsThrottledRecords, throttled),
+        (Metric::PutRecordsFailedRecords, failed),
+    ];
+    kinesis.meters.add(stream, &counts);
+}
+
 fn answer(
     format: Format,
     stream: &Stream,
     groups: &[Group],
     routed: &[Routed],
     bytes: usize,
+    data_key: Option<DataKeyId>,
 ) -> Result<Bytes, Error> {
     if groups.iter().all(|g| g.put == Err(LogError::NotFound)) {
         // Deleted while this call was under way.
@@ -272,7 +311,7 @@ fn answer(
             }
         }
     });
-    let reply = reply::put_records(format, failed, entries)?;
+    let reply = reply::put_records(format, failed, entries, data_key.is_some())?;
     metrics::counter!("hydrant_kinesis_records_put_total")
         .increment((routed.len() - failed) as u64);
     metrics::counter!("hydrant_kinesis_records_refused_total").increment(failed as u64);

@@ -18,9 +18,10 @@ const PAGE_ROOM_BYTES: usize = 1_024;
 pub(super) fn put_records<'a>(
     failed: usize,
     entries: impl ExactSizeIterator<Item = Entry<'a>>,
+    encrypted: bool,
 ) -> Bytes {
     let mut out = Writer::with_capacity(64 + entries.len() * ENTRY_ROOM_BYTES);
-    out.map(2).text("FailedRecordCount").number(failed as u64);
+    out.map(2 + usize::from(encrypted)).text("FailedRecordCount").number(failed as u64);
     out.text("Records").list(entries.len());
     for entry in entries {
         out.map(2);
@@ -32,6 +33,9 @@ pub(super) fn put_records<'a>(
                 out.text("ErrorCode").text(code).text("ErrorMessage").text(text)
             }
         };
+    }
+    if encrypted {
+        out.text("EncryptionType").text("KMS");
     }
     out.into_bytes()
 }
@@ -55,9 +59,13 @@ pub(super) fn page(page: &Page<'_>) -> Result<Bytes, Error> {
 }
 
 fn put_record(out: &mut Writer, record: &Record<'_>, shard: &Shard) {
-    out.map(4).text("SequenceNumber").shown(shard.sequence_number(record.index));
+    let members = 4 + usize::from(record.is_encrypted());
+    out.map(members).text("SequenceNumber").shown(shard.sequence_number(record.index));
     out.text("ApproximateArrivalTimestamp").number(record.arrival.as_millis());
     out.text("Data").blob(record.data);
     // The key was text when it was put.
     out.text("PartitionKey").text(&String::from_utf8_lossy(record.partition_key));
+    if record.is_encrypted() {
+        out.text("EncryptionType").text("KMS");
+    }
 }

@@ -22,6 +22,7 @@ const PAGE_ROOM_BYTES: usize = 1_024;
 pub(super) fn put_records<'a>(
     failed: usize,
     entries: impl ExactSizeIterator<Item = Entry<'a>>,
+    encrypted: bool,
 ) -> Result<Bytes, Error> {
     let mut out = Vec::with_capacity(64 + entries.len() * ENTRY_ROOM_BYTES);
     let _ = write!(out, "{{\"FailedRecordCount\":{failed},\"Records\":[");
@@ -40,7 +41,11 @@ pub(super) fn put_records<'a>(
             }
         }
     }
-    out.extend(b"]}");
+    out.push(b']');
+    if encrypted {
+        out.extend(b",\"EncryptionType\":\"KMS\"");
+    }
+    out.push(b'}');
     Ok(out.into())
 }
 
@@ -84,6 +89,9 @@ fn put_record(out: &mut Vec<u8>, record: &Record<'_>, shard: &Shard) -> Result<(
     out.extend(b"\",\"PartitionKey\":");
     // The key was text when it was put.
     put(out, &String::from_utf8_lossy(record.partition_key))?;
+    if record.is_encrypted() {
+        out.extend(b",\"EncryptionType\":\"KMS\"");
+    }
     out.push(b'}');
     Ok(())
 }

@@ -164,7 +164,8 @@ async fn a_store_that_is_crowded_from_the_start_ends_too() {
     let log = Arc::new(MemoryLog::new(clock.clone()));
     let random = Arc::new(Random::from_seed(1));
     let options = Options::default();
-    let opened = Kinesis::open(log, control.as_ref(), catalog, clock, random, options);
+    let keys = vault(1, None, &[]);
+    let opened = Kinesis::open(log, control.as_ref(), catalog, clock, random, keys, options);
     let opened = tokio::time::timeout(soon, opened).await;
     assert!(matches!(opened.unwrap(), Err(ControlError::Unavailable(_))));
 }
