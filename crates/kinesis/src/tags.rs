@@ -38,37 +38,31 @@ type TagMap<'a> = Map<'a, Option<Text<'a>>>;
 /// Checks a `TagMap` member.
 pub(crate) fn check_map(checks: &mut Checks, tags: Option<&TagMap<'_>>) {
     let Some(Map(tags)) = tags else { return };
-    if tags.is_empty() {
-        checks.violated("tags", Some("{}"), "Member must have length greater than or equal to 1");
+    let value = |value: &Option<Text<'_>>| value.as_ref().map_or(String::new(), |v| v.to_string());
+    let shown = || {
+        let pairs = tags.iter().map(|(key, of)| format!("{}={}", &**key, value(of)));
+        format!("{{{}}}", pairs.collect::<Vec<_>>().join(", "))
+    };
+    checks.entries("tags", tags.len(), (1, TAG_MAP_MAX), shown);
+    if !tags.iter().all(|(key, _)| TAG_KEY.fits(key)) {
+        let constraint = format!("Map keys must satisfy constraint: {}", TAG_KEY.lengths());
+        checks.violated("tags", Some(&shown()), &constraint);
     }
-    if tags.len() > TAG_MAP_MAX {
-        let constraint = format!("Member must have length less than or equal to {TAG_MAP_MAX}");
-        checks.violated("tags", None, &constraint);
-    }
-    for (key, value) in tags {
-        checks.text("tags.key", Some(key), &TAG_KEY);
-        checks.text(&format!("tags.{}.member", &**key), value.as_ref(), &TAG_VALUE);
+    if !tags.iter().filter_map(|(_, value)| value.as_ref()).all(|value| TAG_VALUE.fits(value)) {
+        let constraint = format!("Map value must satisfy constraint: {}", TAG_VALUE.lengths());
+        checks.violated("tags", Some(&shown()), &constraint);
     }
 }
 
 /// Checks a `TagKeyList` member.
 pub(crate) fn check_keys(checks: &mut Checks, keys: Option<&List<Option<Text<'_>>>>) {
     let Some(List(keys)) = keys else { return };
-    if keys.is_empty() {
-        checks.violated(
-            "tagKeys",
-            Some("[]"),
-            "Member must have length greater than or equal to 1",
-        );
-    }
-    if keys.len() > TAGS_MAX {
-        let constraint = format!("Member must have length less than or equal to {TAGS_MAX}");
-        checks.violated("tagKeys", None, &constraint);
-    }
-    for (n, key) in keys.iter().enumerate() {
-        let at = format!("tagKeys.{}.member", n + 1);
-        checks.required(&at, key.as_ref());
-        checks.text(&at, key.as_ref(), &TAG_KEY);
+    let key = |key: &Option<Text<'_>>| key.as_ref().map_or("null".to_owned(), |k| k.to_string());
+    let shown = || format!("[{}]", keys.iter().map(key).collect::<Vec<_>>().join(", "));
+    checks.entries("tagKeys", keys.len(), (1, TAGS_MAX), shown);
+    if !keys.iter().all(|key| key.as_ref().is_some_and(|key| TAG_KEY.fits(key))) {
+        let constraint = format!("Member must satisfy constraint: {}", TAG_KEY.lengths());
+        checks.violated("tagKeys", Some(&shown()), &constraint);
     }
 }
 
@@ -79,6 +73,7 @@ pub(crate) fn kept(tags: Option<TagMap<'_>>) -> Result<BTreeMap<String, String>,
         .into_iter()
         .map(|(key, value)| (key.0.into_owned(), value.map_or(String::new(), |v| v.0.into_owned())))
         .collect();
+    check_characters(kept.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]))?;
     match kept.keys().find(|key| key.starts_with("aws:")) {
         Some(key) => Err(Error::InvalidArgument(format!(
             "The tag key {key} is not valid: keys that begin with aws: are reserved."
@@ -87,8 +82,42 @@ pub(crate) fn kept(tags: Option<TagMap<'_>>) -> Result<BTreeMap<String, String>,
     }
 }
 
+/// Refuses keys and values with characters that no tag may have.
+fn check_characters<'a>(mut texts: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+    let may = |c: char| {
+        c.is_alphanumeric() || (c.is_whitespace() && !c.is_control()) || "_./=+-%@:".contains(c)
+    };
+    if texts.all(|text| text.chars().all(may)) {
+        return Ok(());
+    }
+    Err(Error::InvalidArgument(
+        "Some tags contain invalid characters. Valid characters: Unicode letters, digits, white \
+         space, _ . / = + - % @ :."
+            .to_owned(),
+    ))
+}
+
+/// Refuses the character that AWS lists among the valid ones, and then does not take.
+fn check_percent<'a>(
+    mut texts: impl Iterator<Item = &'a str>,
+    what: &str,
+    id: &StreamKey,
+) -> Result<(), Error> {
+    if !texts.any(|text| text.contains('%')) {
+        return Ok(());
+    }
+    let StreamKey { scope: Scope { account, .. }, name } = id;
+    Err(Error::InvalidArgument(format!(
+        "Failed to {what} stream {name} under account {account} because some tags contained illegal \
+         characters. The allowed characters are Unicode letters, white-spaces, \
+         '_',',','/','=','+','-','@',':'."
+    )))
+}
+
 /// Refuses more tags than a stream may have.
 pub(crate) fn check_count(tags: &BTreeMap<String, String>, id: &StreamKey) -> Result<(), Error> {
+    let texts = tags.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]);
+    check_percent(texts, "add tags to", id)?;
     if tags.len() <= TAGS_MAX {
         return Ok(());
     }
@@ -117,7 +146,14 @@ impl Kinesis {
     }
 }
 
-/// The keys of a checked `TagKeyList`.
-pub(crate) fn keys<'a>(list: Option<&'a List<Option<Text<'_>>>>) -> Vec<&'a str> {
-    list.iter().flat_map(|List(keys)| keys.iter().flatten().map(|key| &**key)).collect()
+/// The keys of a checked `TagKeyList`, to be removed from a stream.
+pub(crate) fn keys<'a>(
+    list: Option<&'a List<Option<Text<'_>>>>,
+    id: &StreamKey,
+) -> Result<Vec<&'a str>, Error> {
+    let keys: Vec<_> =
+        list.iter().flat_map(|List(keys)| keys.iter().flatten().map(|key| &**key)).collect();
+    check_characters(keys.iter().copied())?;
+    check_percent(keys.iter().copied(), "remove tags from", id)?;
+    Ok(keys)
 }

@@ -22,6 +22,20 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
+    /// Whether the text is as long as the rule has it.
+    pub(crate) fn fits(&self, text: &str) -> bool {
+        (self.min..=self.max).contains(&text.chars().count())
+    }
+
+    /// The lengths, as AWS tells them of all members of a list at once.
+    pub(crate) fn lengths(&self) -> String {
+        let Self { min, max, .. } = self;
+        format!(
+            "[Member must have length less than or equal to {max}, Member must have length greater \
+             than or equal to {min}]"
+        )
+    }
+
     /// Whether the text has the rule's pattern.
     pub(crate) fn accepts(&self, text: &str) -> bool {
         self.pattern.is_none_or(|(_, matches)| matches(text))
@@ -64,6 +78,23 @@ fn is_consumer_arn(text: &str) -> bool {
     account.len() == 12 && digits(account) && digits(created) && is_name(name) && is_name(consumer)
 }
 
+fn is_resource_arn(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("arn:aws") else { return false };
+    let Some((_, rest)) = rest.split_once(":kinesis:") else { return false };
+    let account = |at: usize| {
+        let digits =
+            rest.get(at + 1..at + 13).is_some_and(|t| t.bytes().all(|b| b.is_ascii_digit()));
+        (digits && rest[at + 13..].starts_with(':')).then(|| &rest[at + 14..])
+    };
+    let Some(resource) = rest.match_indices(':').find_map(|(at, _)| account(at)) else {
+        return false;
+    };
+    ["stream/", "channel/", "queue/"].into_iter().any(|kind| {
+        let name = resource.rsplit_once(kind).map(|(_, name)| name);
+        name.is_some_and(|name| !name.is_empty() && !name.contains(char::is_whitespace))
+    })
+}
+
 /// `StreamName`.
 pub(crate) const STREAM_NAME: Rule =
     Rule { pattern: Some(("[a-zA-Z0-9_.-]+", is_name)), min: 1, max: STREAM_NAME_BYTES_MAX };
@@ -85,6 +116,12 @@ pub(crate) const CONSUMER_ARN: Rule = Rule {
 /// `ConsumerName`.
 pub(crate) const CONSUMER_NAME: Rule =
     Rule { pattern: Some(("[a-zA-Z0-9_.-]+", is_name)), min: 1, max: 128 };
+/// `ResourceARN`.
+pub(crate) const RESOURCE_ARN: Rule = Rule {
+    pattern: Some(("arn:aws.*:kinesis:.*:\\d{12}:.*(stream|channel|queue)/\\S+", is_resource_arn)),
+    min: 1,
+    max: 2_048,
+};
 /// `StreamId`.
 pub(crate) const STREAM_ID: Rule = Rule {
     pattern: Some(("[a-z0-9]{20}-[a-z0-9]{3}", is_stream_id)),
@@ -169,6 +206,24 @@ impl Checks {
             let max = rule.max;
             let constraint = format!("Member must have length less than or equal to {max}");
             self.violated(at, Some(shown), &constraint);
+        }
+    }
+
+    /// The list or map, if it has too few or too many entries. `shown` makes what AWS prints of it.
+    pub(crate) fn entries(
+        &mut self,
+        at: &str,
+        entries: usize,
+        (min, max): (usize, usize),
+        shown: impl Fn() -> String,
+    ) {
+        if entries < min {
+            let constraint = format!("Member must have length greater than or equal to {min}");
+            self.violated(at, Some(&shown()), &constraint);
+        }
+        if entries > max {
+            let constraint = format!("Member must have length less than or equal to {max}");
+            self.violated(at, Some(&shown()), &constraint);
         }
     }
 

@@ -9,7 +9,7 @@ use crate::Kinesis;
 use crate::error::Error;
 use crate::streams::Named;
 use crate::tags::{self, Tag};
-use crate::validate::{Checks, STREAM_ARN};
+use crate::validate::{Checks, RESOURCE_ARN, STREAM_ID};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -31,7 +31,8 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
     let named = Named::by(&None, &request.resource_arn, &request.stream_id);
     let mut checks = Checks::new();
     checks.required("resourceARN", request.resource_arn.as_ref());
-    checks.text("resourceARN", request.resource_arn.as_ref(), &STREAM_ARN);
+    checks.text("resourceARN", request.resource_arn.as_ref(), &RESOURCE_ARN);
+    checks.text("streamId", request.stream_id.as_ref(), &STREAM_ID);
     checks.finish()?;
     let id = kinesis.named(call, &named)?;
     let stream = kinesis.find(&id)?.held.stream;

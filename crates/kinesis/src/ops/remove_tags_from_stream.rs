@@ -33,7 +33,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     checks.stream(&named);
     checks.finish()?;
     let id = kinesis.named(call, &named)?;
-    let keys = tags::keys(request.tag_keys.as_ref());
+    let keys = tags::keys(request.tag_keys.as_ref(), &id)?;
     kinesis.retag(&id, |tags| tags.retain(|key, _| !keys.contains(&key.as_str()))).await?;
     Ok(Bytes::new())
 }

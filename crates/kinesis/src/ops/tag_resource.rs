@@ -9,7 +9,7 @@ use crate::Kinesis;
 use crate::error::Error;
 use crate::streams::Named;
 use crate::tags;
-use crate::validate::{Checks, STREAM_ARN};
+use crate::validate::{Checks, RESOURCE_ARN, STREAM_ID};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -29,7 +29,8 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     checks.required("tags", request.tags.as_ref());
     tags::check_map(&mut checks, request.tags.as_ref());
     checks.required("resourceARN", request.resource_arn.as_ref());
-    checks.text("resourceARN", request.resource_arn.as_ref(), &STREAM_ARN);
+    checks.text("resourceARN", request.resource_arn.as_ref(), &RESOURCE_ARN);
+    checks.text("streamId", request.stream_id.as_ref(), &STREAM_ID);
     checks.finish()?;
     let id = kinesis.named(call, &named)?;
     let more = tags::kept(request.tags)?;

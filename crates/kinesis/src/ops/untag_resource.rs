@@ -9,7 +9,7 @@ use crate::Kinesis;
 use crate::error::Error;
 use crate::streams::Named;
 use crate::tags;
-use crate::validate::{Checks, STREAM_ARN};
+use crate::validate::{Checks, RESOURCE_ARN, STREAM_ID};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -29,10 +29,11 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     checks.required("tagKeys", request.tag_keys.as_ref());
     tags::check_keys(&mut checks, request.tag_keys.as_ref());
     checks.required("resourceARN", request.resource_arn.as_ref());
-    checks.text("resourceARN", request.resource_arn.as_ref(), &STREAM_ARN);
+    checks.text("resourceARN", request.resource_arn.as_ref(), &RESOURCE_ARN);
+    checks.text("streamId", request.stream_id.as_ref(), &STREAM_ID);
     checks.finish()?;
     let id = kinesis.named(call, &named)?;
-    let keys = tags::keys(request.tag_keys.as_ref());
+    let keys = tags::keys(request.tag_keys.as_ref(), &id)?;
     kinesis.retag(&id, |tags| tags.retain(|key, _| !keys.contains(&key.as_str()))).await?;
     Ok(Bytes::new())
 }

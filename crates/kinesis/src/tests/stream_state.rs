@@ -303,3 +303,34 @@ async fn lists_come_in_pages_whose_tokens_end() {
         error("InvalidArgumentException", "Invalid NextToken.")
     );
 }
+
+#[tokio::test]
+async fn tags_have_the_characters_that_aws_takes() {
+    let world = World::new().await;
+    world.create("s", 1).await;
+    world.ok("AddTagsToStream", json!({ "StreamName": "s", "Tags": { "ü0 _.": "/=+-@:" } })).await;
+    let listed = "Some tags contain invalid characters. Valid characters: Unicode letters, digits, \
+                  white space, _ . / = + - % @ :.";
+    for text in ["a;b", "a\tb", "a\nb", "a,b"] {
+        for tags in [json!({ text: "v" }), json!({ "k": text })] {
+            let told =
+                world.no("AddTagsToStream", json!({ "StreamName": "s", "Tags": tags })).await;
+            assert_eq!(told, error("InvalidArgumentException", listed));
+        }
+        let keys = json!({ "StreamName": "s", "TagKeys": [text] });
+        let told = world.no("RemoveTagsFromStream", keys).await;
+        assert_eq!(told, error("InvalidArgumentException", listed));
+    }
+    let (_, text) =
+        world.no("AddTagsToStream", json!({ "StreamName": "s", "Tags": { "a%": "" } })).await;
+    assert_eq!(
+        text,
+        "Failed to add tags to stream s under account 000000000000 because some tags contained \
+         illegal characters. The allowed characters are Unicode letters, white-spaces, \
+         '_',',','/','=','+','-','@',':'."
+    );
+    let keys = json!({ "StreamName": "s", "TagKeys": ["a%"] });
+    let (code, text) = world.no("RemoveTagsFromStream", keys).await;
+    assert_eq!(code, "InvalidArgumentException");
+    assert!(text.starts_with("Failed to remove tags from stream s under account"), "{text}");
+}
