@@ -1,6 +1,7 @@
-//! The reader of JSON requests, with a request that has every shape.
+//! The readers of JSON and of CBOR requests, with a request that has every shape.
 
 use hydrant_wire::shape::{Blob, Flag, Integer, List, Map, Seconds, Structure, Text, parse};
+use hydrant_wire::{ApiError, cbor};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -31,15 +32,25 @@ struct Inner<'a> {
 }
 
 pub(crate) fn run(input: &[u8]) {
-    let request: Every<'_> = match parse(input) {
+    check(input, parse(input));
+    // What we take, any parser of JSON takes.
+    if parse::<Every<'_>>(input).is_ok() {
+        assert!(serde_json::from_slice::<serde::de::IgnoredAny>(input).is_ok());
+    }
+}
+
+pub(crate) fn run_cbor(input: &[u8]) {
+    check(input, cbor::parse(input));
+}
+
+fn check(input: &[u8], read: Result<Every<'_>, ApiError>) {
+    let request = match read {
         Ok(request) => request,
         Err(error) => {
             assert_eq!((error.status, error.code), (400, "SerializationException"));
             return;
         }
     };
-    // What we take, any parser of JSON takes.
-    assert!(serde_json::from_slice::<serde::de::IgnoredAny>(input).is_ok());
     let Every { text, data, limit, timestamp, dry_run, list, tags, more } = request;
     assert!(text.is_none_or(|text| text.len() <= input.len()));
     let inner = more.iter().flat_map(|list| &list.0);
@@ -55,7 +66,7 @@ pub(crate) fn run(input: &[u8]) {
 
 /// The length foretold is the length.
 fn decoded(blob: &Blob<'_>) {
-    match blob.decoded(&mut Vec::new()) {
+    match blob.decoded(&mut b"before".to_vec()) {
         Ok(bytes) => assert_eq!(bytes.len(), blob.decoded_len()),
         Err(error) => assert_eq!(error.code, "SerializationException"),
     }

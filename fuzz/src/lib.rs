@@ -27,6 +27,7 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    Target { name: "cbor", run: json::run_cbor },
     Target { name: "frames", run: frames::run },
     Target { name: "json", run: json::run },
     Target { name: "operations", run: operations::run },

@@ -1,11 +1,13 @@
 //! Whole operations, one after the other: a line of the input is an operation and its request.
 //!
 //! `$ITERATOR`, `$TOKEN`, `$SEQUENCE`, `$SHARD` and `$CONSUMER` in a request stand for what an
-//! earlier reply gave, so that a few lines go far; a line `@5000` lets five seconds pass.
+//! earlier reply gave, so that a few lines go far. A line `@5000` lets five seconds pass; an operation
+//! with a `~` in front goes in CBOR.
 
 use std::time::Duration;
 
 use bytes::Bytes;
+use hydrant_wire::{Format, cbor};
 use serde_json::Value;
 
 use crate::world::{World, block_on};
@@ -23,7 +25,12 @@ pub(crate) fn run(input: &[u8]) {
                 world.pass(Duration::from_millis(ms.parse::<u32>().unwrap_or(0).into())).await;
                 continue;
             }
-            if let Ok(reply) = world.call(operation, given.filled_in(request)).await {
+            let request = given.filled_in(request);
+            if let Some(operation) = operation.strip_prefix('~') {
+                if let Some(request) = as_cbor(&request) {
+                    let _ = world.call_in(Format::Cbor, operation, request).await;
+                }
+            } else if let Ok(reply) = world.call(operation, request).await {
                 given.take(&reply);
             }
         }
@@ -34,6 +41,11 @@ fn parts(line: &[u8]) -> Option<(&str, &[u8])> {
     let end = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
     let (operation, rest) = line.split_at(end);
     Some((std::str::from_utf8(operation).ok()?, rest.get(1..).unwrap_or(b"{}")))
+}
+
+fn as_cbor(request: &[u8]) -> Option<Bytes> {
+    let value: Value = serde_json::from_slice(request).ok()?;
+    cbor::to_bytes(&value).ok()
 }
 
 /// What replies gave that a later request may name.
