@@ -46,8 +46,8 @@ pub const JSON_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
 /// Most bytes of JSON requests that came compressed, once they are unpacked, in memory at once; further
 /// ones wait.
 pub const JSON_UNPACKED_BYTES_IN_FLIGHT_MAX: usize = 64 << 20;
-/// Deepest nesting of a JSON request.
-pub const JSON_DEPTH_MAX: usize = 64;
+/// Deepest nesting of a JSON request: an item of a lease table that is nested as deep as one may be.
+pub const JSON_DEPTH_MAX: usize = 80;
 /// Largest batch of one append, as encoded: the largest `PutRecords` with its framing.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
 /// Most records in one append: as many as one millisecond of a shard can number.

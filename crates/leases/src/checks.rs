@@ -105,7 +105,10 @@ fn table_of(arn: &Arn, scope: &Scope) -> Result<String, Error> {
 pub(crate) fn resource(value: Option<&Text<'_>>, scope: &Scope) -> Result<String, Error> {
     let text = required(value, "resourceArn")?;
     let arn: Arn = text.parse().map_err(|_| {
-        Error::validation(format!("Invalid TableArn: Invalid ResourceArn provided as input {}", &**text))
+        Error::validation(format!(
+            "Invalid TableArn: Invalid ResourceArn provided as input {}",
+            &**text
+        ))
     })?;
     table_of(&arn, scope)
 }

@@ -8,9 +8,7 @@ use serde::Deserialize;
 
 use crate::checks;
 use crate::error::Error;
-use crate::expression::{
-    Action, Comparison, Condition, Function, Operand, Path, SetValue, Update,
-};
+use crate::expression::{Action, Comparison, Condition, Function, Operand, Path, SetValue, Update};
 use crate::value::{RawValue, Value};
 
 /// `ExpectedAttributeValue` of the API.

@@ -140,7 +140,9 @@ fn check_select(select: &str, projects: bool, has_index: bool) -> Result<(), Err
         ));
     }
     if select == "ALL_PROJECTED_ATTRIBUTES" && !has_index {
-        return Err(Error::invalid("ALL_PROJECTED_ATTRIBUTES can be used only when Querying using an IndexName"));
+        return Err(Error::invalid(
+            "ALL_PROJECTED_ATTRIBUTES can be used only when Querying using an IndexName",
+        ));
     }
     Ok(())
 }
@@ -292,9 +294,10 @@ impl First {
 
     /// Looks at one more item.
     pub(crate) fn offer(&mut self, place: Place, item: Item) {
-        let behind = self.start.as_ref().is_none_or(|start| {
-            if self.forward { place > *start } else { place < *start }
-        });
+        let behind = self
+            .start
+            .as_ref()
+            .is_none_or(|start| if self.forward { place > *start } else { place < *start });
         if !behind {
             return;
         }
@@ -311,7 +314,11 @@ impl First {
             if !too_many && self.bytes - bytes < PAGE_BYTES_MAX {
                 return;
             }
-            if self.forward { self.found.pop_last() } else { self.found.pop_first() };
+            if self.forward {
+                self.found.pop_last()
+            } else {
+                self.found.pop_first()
+            };
             self.bytes -= bytes;
             self.dropped = true;
         }

@@ -187,7 +187,8 @@ impl Leases {
                     (Next::Delete, Some(row)) => (None, Some(Write::delete(key, row.version))),
                     // One that stays has to be what was seen when the others change.
                     (_, Some(row)) if changes.len() > 1 => {
-                        let same = before.as_ref().map(|item| Write::update(key, row.version, item));
+                        let same =
+                            before.as_ref().map(|item| Write::update(key, row.version, item));
                         (before.clone(), same)
                     }
                     (_, None) if changes.len() > 1 => (None, Some(Write::check_absent(key))),
@@ -253,9 +254,8 @@ impl Leases {
         let mut counts = self.counts.lock();
         for (change, Changed { before, after }) in changes.iter().zip(made) {
             let Some(count) = counts.get_mut(&change.table.id) else { continue };
-            let of = |item: &Option<Item>| {
-                item.as_ref().map_or((0, 0), |item| (1, item_bytes(item)))
-            };
+            let of =
+                |item: &Option<Item>| item.as_ref().map_or((0, 0), |item| (1, item_bytes(item)));
             let ((items_before, bytes_before), (items, bytes)) = (of(before), of(after));
             count.items = (count.items + items).saturating_sub(items_before);
             count.bytes = (count.bytes + bytes).saturating_sub(bytes_before);

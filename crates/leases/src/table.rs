@@ -149,9 +149,8 @@ impl Table {
     pub(crate) fn forget_indexes(&mut self, now: Timestamp) {
         self.indexes.retain(|index| index.exists(now));
         let (keys, indexes) = (&self.keys, &self.indexes);
-        self.attributes.retain(|name, _| {
-            keys.has(name) || indexes.iter().any(|index| index.keys.has(name))
-        });
+        self.attributes
+            .retain(|name, _| keys.has(name) || indexes.iter().any(|index| index.keys.has(name)));
     }
 
     /// The index of this name that may be read.
@@ -187,9 +186,9 @@ impl Table {
     /// An item that is to be kept: its key, and what of it is a key of an index.
     pub(crate) fn check_item(&self, item: &Item) -> Result<(), Error> {
         for name in self.keys.names() {
-            let value = item.get(name).ok_or_else(|| {
-                Error::invalid(&format!("Missing the key {name} in the item"))
-            })?;
+            let value = item
+                .get(name)
+                .ok_or_else(|| Error::invalid(&format!("Missing the key {name} in the item")))?;
             let (expected, actual) = (self.kind(name).as_str(), value.kind());
             if expected != actual {
                 return Err(Error::invalid(&format!(

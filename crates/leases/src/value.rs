@@ -168,7 +168,9 @@ impl RawValue<'_> {
         }
         if let Some(Flag(flag)) = self.null {
             if !flag {
-                return Err(Error::invalid("Null attribute value types must have the value of true"));
+                return Err(Error::invalid(
+                    "Null attribute value types must have the value of true",
+                ));
             }
             values.push(Value::Null);
         }
@@ -207,7 +209,10 @@ impl RawValue<'_> {
 
 /// The item, each value checked.
 pub(crate) fn into_item(raw: RawItem<'_>) -> Result<Item, Error> {
-    raw.0.into_iter().map(|(name, value)| Ok((name.0.into_owned(), value.0.into_value()?))).collect()
+    raw.0
+        .into_iter()
+        .map(|(name, value)| Ok((name.0.into_owned(), value.0.into_value()?)))
+        .collect()
 }
 
 fn number(text: &str) -> Result<Number, Error> {
@@ -215,9 +220,7 @@ fn number(text: &str) -> Result<Number, Error> {
 }
 
 fn bytes(blob: &Blob<'_>) -> Result<Vec<u8>, Error> {
-    let mut out = Vec::with_capacity(blob.decoded_len());
-    blob.decode_into(&mut out)?;
-    Ok(out)
+    Ok(blob.decoded(&mut Vec::new())?.to_vec())
 }
 
 fn set<T: Ord + Clone>(

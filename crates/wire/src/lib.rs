@@ -5,6 +5,7 @@ pub mod cbor;
 pub mod event_stream;
 pub mod json;
 pub mod origin;
+pub mod rpc;
 pub mod shape;
 pub mod sigv4;
 

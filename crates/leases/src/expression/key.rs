@@ -44,11 +44,7 @@ pub(crate) struct KeyCondition {
 
 impl KeyCondition {
     /// Takes a condition for one on the keys of these names.
-    pub(crate) fn of(
-        condition: Condition,
-        hash: &str,
-        range: Option<&str>,
-    ) -> Result<Self, Error> {
+    pub(crate) fn of(condition: Condition, hash: &str, range: Option<&str>) -> Result<Self, Error> {
         let parts = match condition {
             Condition::All(parts) => parts,
             one => vec![one],

@@ -80,7 +80,8 @@ impl<'a> Tokens<'a> {
                 c => match SYMBOLS.iter().find(|symbol| rest.starts_with(**symbol)) {
                     Some(symbol) => (Kind::Symbol, symbol.len()),
                     None => {
-                        let wrong = Token { kind: Kind::Symbol, text: &rest[..c.len_utf8()], start: at };
+                        let wrong =
+                            Token { kind: Kind::Symbol, text: &rest[..c.len_utf8()], start: at };
                         tokens.tokens.push(wrong);
                         tokens.at = tokens.tokens.len() - 1;
                         return Err(tokens.syntax());

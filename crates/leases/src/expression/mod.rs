@@ -13,7 +13,7 @@ mod reserved;
 mod update;
 
 pub(crate) use self::condition::{Comparison, Condition, Function, Operand};
-pub(crate) use self::key::{KeyCondition, SortCondition};
+pub(crate) use self::key::KeyCondition;
 pub(crate) use self::parse::{condition, projection, update};
 pub(crate) use self::path::{Path, Projection};
 pub(crate) use self::placeholders::Placeholders;

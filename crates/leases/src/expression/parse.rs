@@ -60,10 +60,7 @@ pub(crate) fn update(text: &str, placeholders: &mut Placeholders) -> Result<Upda
 }
 
 /// Reads a `ProjectionExpression`.
-pub(crate) fn projection(
-    text: &str,
-    placeholders: &mut Placeholders,
-) -> Result<Projection, Error> {
+pub(crate) fn projection(text: &str, placeholders: &mut Placeholders) -> Result<Projection, Error> {
     let mut parser = Parser::new("ProjectionExpression", text, placeholders)?;
     let mut paths: Vec<Path> = Vec::new();
     loop {
@@ -108,10 +105,7 @@ impl<'a, 'p> Parser<'a, 'p> {
         Ok(())
     }
 
-    fn deeper<T>(
-        &mut self,
-        read: impl FnOnce(&mut Self) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+    fn deeper<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
             return Err(self.tokens.refuse("The expression is nested too deeply"));
@@ -314,7 +308,9 @@ impl<'a, 'p> Parser<'a, 'p> {
                 )));
             }
             Some(name) => {
-                return Err(self.tokens.refuse(&format!("Invalid function name; function: {name}")));
+                return Err(self
+                    .tokens
+                    .refuse(&format!("Invalid function name; function: {name}")));
             }
             None => {}
         }

@@ -21,8 +21,7 @@ pub(crate) struct Path {
 }
 
 /// There is nothing at a path's end that an update could change.
-const NOWHERE: &str =
-    "The document path provided in the update expression is invalid for update";
+const NOWHERE: &str = "The document path provided in the update expression is invalid for update";
 
 impl Path {
     /// A whole attribute.

@@ -41,7 +41,10 @@ fn conditions_hold_or_do_not() {
         ("nothing <> :a", true),
         ("begins_with(leaseKey, :a) and contains(s, :a)", true),
         ("size(leaseKey) > :one", true),
-        ("leaseCounter BETWEEN :one AND :one AND (leaseKey IN (:a, :one) OR size(s) >= :one)", true),
+        (
+            "leaseCounter BETWEEN :one AND :one AND (leaseKey IN (:a, :one) OR size(s) >= :one)",
+            true,
+        ),
         ("leaseKey < :one", false),
         ("attribute_type(leaseKey, :a)", false),
     ] {
@@ -107,7 +110,8 @@ fn refusals_have_awss_words() {
 
 #[test]
 fn parts_of_items_are_projected() {
-    let whole = item(r#"{"a":{"M":{"b":{"S":"1"},"c":{"S":"2"}}},"l":{"L":[{"N":"0"},{"N":"1"}]}}"#);
+    let whole =
+        item(r#"{"a":{"M":{"b":{"S":"1"},"c":{"S":"2"}}},"l":{"L":[{"N":"0"},{"N":"1"}]}}"#);
     let part = |text| {
         let projection = projection(text, &mut placeholders()).unwrap();
         serde_json::to_string(&projection.of(&whole)).unwrap()

@@ -84,7 +84,10 @@ impl Update {
                 }
                 let conflict = one.attribute == two.attribute
                     && one.steps.iter().zip(&two.steps).find(|(a, b)| a != b).is_some_and(|pair| {
-                        matches!(pair, (Step::Name(_), Step::Index(_)) | (Step::Index(_), Step::Name(_)))
+                        matches!(
+                            pair,
+                            (Step::Name(_), Step::Index(_)) | (Step::Index(_), Step::Name(_))
+                        )
                     });
                 if conflict {
                     return Err(format!(

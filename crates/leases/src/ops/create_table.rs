@@ -11,7 +11,9 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::description::{Described, TableDescription};
-use super::schema::{self, AttributeDefinitions, INDEXES_MAX, Keys, NewIndex, ProvisionedThroughput};
+use super::schema::{
+    self, AttributeDefinitions, INDEXES_MAX, Keys, NewIndex, ProvisionedThroughput,
+};
 use crate::Leases;
 use crate::checks::{self, Tags};
 use crate::error::Error;
@@ -95,10 +97,7 @@ fn new_table(leases: &Leases, scope: &Scope, request: &Request<'_>) -> Result<Ta
         ("OnDemandThroughput", &request.on_demand_throughput),
         ("WarmThroughput", &request.warm_throughput),
         ("ResourcePolicy", &request.resource_policy),
-        (
-            "GlobalTableSettingsReplicationMode",
-            &request.global_table_settings_replication_mode,
-        ),
+        ("GlobalTableSettingsReplicationMode", &request.global_table_settings_replication_mode),
         ("GlobalTableSourceArn", &request.global_table_source_arn),
     ])?;
     let classes = ["STANDARD", "STANDARD_INFREQUENT_ACCESS"];

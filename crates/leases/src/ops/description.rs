@@ -82,16 +82,20 @@ struct IndexDescription {
 impl From<Option<Throughput>> for ThroughputDescription {
     fn from(throughput: Option<Throughput>) -> Self {
         let Throughput { read, write } = throughput.unwrap_or(Throughput { read: 0, write: 0 });
-        Self { number_of_decreases_today: 0, read_capacity_units: read, write_capacity_units: write }
+        Self {
+            number_of_decreases_today: 0,
+            read_capacity_units: read,
+            write_capacity_units: write,
+        }
     }
 }
 
 fn key_schema(keys: &KeySchema) -> Vec<KeySchemaElement> {
     let kinds = ["HASH", "RANGE"];
-    let elements = keys.names().zip(kinds).map(|(name, key_type)| KeySchemaElement {
-        attribute_name: name.clone(),
-        key_type,
-    });
+    let elements = keys
+        .names()
+        .zip(kinds)
+        .map(|(name, key_type)| KeySchemaElement { attribute_name: name.clone(), key_type });
     elements.collect()
 }
 

@@ -37,8 +37,7 @@ pub(super) async fn run(leases: &Leases, call: &Call) -> Result<Bytes, Error> {
     let start = request.exclusive_start_table_name.as_deref().unwrap_or_default();
     let all = scan_all(leases.control.as_ref(), &prefix).await?;
     let names = all.iter().filter_map(|(key, _)| key.strip_prefix(&prefix));
-    let mut names: Vec<String> =
-        names.filter(|name| *name > start).map(str::to_owned).collect();
+    let mut names: Vec<String> = names.filter(|name| *name > start).map(str::to_owned).collect();
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = names.len() > limit;
     names.truncate(limit);

@@ -23,7 +23,6 @@ mod update_table;
 mod update_time_to_live;
 mod write;
 
-use bytes::Bytes;
 use hydrant_core::control::{ControlError, Write};
 use hydrant_core::names::Scope;
 use hydrant_wire::{Call, Reply};

@@ -75,10 +75,8 @@ pub(super) fn either_condition(
     names: Option<Map<'_, Text<'_>>>,
     values: Option<RawItem<'_>>,
 ) -> Result<Option<Condition>, Error> {
-    let legacy_given = [
-        ("Expected", expected.is_some()),
-        ("ConditionalOperator", operator.is_some()),
-    ];
+    let legacy_given =
+        [("Expected", expected.is_some()), ("ConditionalOperator", operator.is_some())];
     let has_expression =
         write::check_mixed(&legacy_given, &[("ConditionExpression", expression.is_some())])?;
     let mut placeholders =

@@ -27,7 +27,9 @@ pub(super) async fn run(leases: &Leases, call: &Call) -> Result<Bytes, Error> {
     let part = part(request.segment, request.total_segments)?;
     let asked = page::read(request)?;
     if asked.key_condition.is_some() {
-        return Err(Error::validation("KeyConditionExpression is a parameter of Query, not of Scan"));
+        return Err(Error::validation(
+            "KeyConditionExpression is a parameter of Query, not of Scan",
+        ));
     }
     let table = leases.usable(call.scope(), &name).await?;
     let index = asked.index(&table, leases.clock.now())?;

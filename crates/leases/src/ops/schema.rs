@@ -74,10 +74,8 @@ pub(super) fn keys(
     let list = checks::required(list, "keySchema")?;
     let mut names = Vec::new();
     for (n, one) in list.0.iter().enumerate() {
-        let name = checks::required(
-            one.0.attribute_name.as_ref(),
-            "keySchema.member.attributeName",
-        )?;
+        let name =
+            checks::required(one.0.attribute_name.as_ref(), "keySchema.member.attributeName")?;
         let at = "keySchema.member.keyType";
         let kind = checks::required(one.0.key_type.as_ref(), at)?;
         let kind = checks::one_of(Some(kind), at, &["HASH", "RANGE"])?;
@@ -226,9 +224,10 @@ pub(super) fn index(
 }
 
 fn projected(projection: &Projection<'_>) -> Result<Projected, Error> {
-    let kind = projection.projection_type.as_ref().ok_or_else(|| {
-        Error::invalid("Unknown ProjectionType: null")
-    })?;
+    let kind = projection
+        .projection_type
+        .as_ref()
+        .ok_or_else(|| Error::invalid("Unknown ProjectionType: null"))?;
     let words = ["ALL", "INCLUDE", "KEYS_ONLY"];
     let kind = checks::one_of(Some(kind), "projection.projectionType", &words)?;
     let names = projection.non_key_attributes.as_ref().map(|list| &list.0);
@@ -239,9 +238,9 @@ fn projected(projection: &Projection<'_>) -> Result<Projected, Error> {
             }
             Ok(Projected::Include(names.iter().map(|name| name.0.clone().into_owned()).collect()))
         }
-        ("INCLUDE", _) => Err(Error::invalid(
-            "ProjectionType is INCLUDE, but NonKeyAttributes is not specified",
-        )),
+        ("INCLUDE", _) => {
+            Err(Error::invalid("ProjectionType is INCLUDE, but NonKeyAttributes is not specified"))
+        }
         (kind, Some(_)) => Err(Error::invalid(&format!(
             "ProjectionType is {kind}, but NonKeyAttributes is specified"
         ))),

@@ -111,7 +111,11 @@ pub(super) async fn run(leases: &Leases, call: &Call) -> Result<Bytes, Error> {
     write::check_metrics(request.return_item_collection_metrics.as_ref())?;
     let entries = checks::required(request.transact_items.take(), "transactItems")?.0;
     if !(1..=ACTIONS_MAX).contains(&entries.len()) {
-        let side = if entries.is_empty() { "greater than or equal to 1" } else { "less than or equal to 100" };
+        let side = if entries.is_empty() {
+            "greater than or equal to 1"
+        } else {
+            "less than or equal to 100"
+        };
         return Err(Error::validation(format!(
             "1 validation error detected: Value '[{}]' at 'transactItems' failed to satisfy \
              constraint: Member must have length {side}",
@@ -130,9 +134,8 @@ pub(super) async fn run(leases: &Leases, call: &Call) -> Result<Bytes, Error> {
     let changed = make(leases, call, &actions, token).await?;
     let consumed = actions.iter().zip(&changed);
     // A transaction costs twice what its changes cost (AWS).
-    let consumed = consumed.filter_map(|(action, changed)| {
-        wanted.tell(&action.table, 2.0 * write::units(changed))
-    });
+    let consumed = consumed
+        .filter_map(|(action, changed)| wanted.tell(&action.table, 2.0 * write::units(changed)));
     Ok(call.write(&Reply { consumed_capacity: consumed.collect() })?)
 }
 
@@ -238,9 +241,10 @@ fn decided(action: Action, table: &Table) -> Result<(Item, Decide<'static>), Err
 
 fn read(entry: Entry<'_>, call: &Call) -> Result<Action, Error> {
     let Entry { condition_check, put, delete, update } = entry;
-    let mut found = [("Check", condition_check), ("Put", put), ("Delete", delete), ("Update", update)]
-        .into_iter()
-        .filter_map(|(kind, given)| Some((kind, given?.0)));
+    let mut found =
+        [("Check", condition_check), ("Put", put), ("Delete", delete), ("Update", update)]
+            .into_iter()
+            .filter_map(|(kind, given)| Some((kind, given?.0)));
     let (Some((kind, mut given)), None) = (found.next(), found.next()) else {
         return Err(Error::validation(
             "TransactItems can only contain one of Check, Put, Update or Delete",
@@ -254,7 +258,10 @@ fn read(entry: Entry<'_>, call: &Call) -> Result<Action, Error> {
         "ConditionExpression is null",
     )?;
     if given.update_expression.is_some() != (kind == "Update") {
-        checks::required(given.update_expression.as_ref(), "transactItems.member.updateExpression")?;
+        checks::required(
+            given.update_expression.as_ref(),
+            "transactItems.member.updateExpression",
+        )?;
         return Err(Error::validation("UpdateExpression is a parameter of Update alone"));
     }
     let update = given.update_expression.as_ref();

@@ -93,9 +93,7 @@ fn asked(request: Request<'_>) -> Result<(Update, Option<Condition>), Error> {
         (None, None) => Update::default(),
     };
     let condition = match &request.condition_expression {
-        Some(text) => {
-            Some(expression::condition("ConditionExpression", text, &mut placeholders)?)
-        }
+        Some(text) => Some(expression::condition("ConditionExpression", text, &mut placeholders)?),
         None => legacy::condition(request.expected, request.conditional_operator.as_ref())?,
     };
     placeholders.finish()?;

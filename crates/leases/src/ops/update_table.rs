@@ -78,10 +78,7 @@ pub(super) async fn run(leases: &Leases, call: &Call) -> Result<Bytes, Error> {
         ("GlobalTableWitnessUpdates", &request.global_table_witness_updates),
         ("OnDemandThroughput", &request.on_demand_throughput),
         ("WarmThroughput", &request.warm_throughput),
-        (
-            "GlobalTableSettingsReplicationMode",
-            &request.global_table_settings_replication_mode,
-        ),
+        ("GlobalTableSettingsReplicationMode", &request.global_table_settings_replication_mode),
     ])?;
     let name = checks::table_name(request.table_name.as_ref(), call.scope())?;
     let asks = request.billing_mode.is_some()

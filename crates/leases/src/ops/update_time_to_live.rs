@@ -53,21 +53,19 @@ pub(super) async fn run(leases: &Leases, call: &Call) -> Result<Bytes, Error> {
         )));
     }
     let enabled = checks::required(wanted.enabled, "timeToLiveSpecification.enabled")?.0;
-    super::change_table(leases, call.scope(), &table, |table| {
-        match (&table.expiry, enabled) {
-            (Some(_), true) => Err(Error::validation("TimeToLive is already enabled")),
-            (None, false) => Err(Error::validation("TimeToLive is already disabled")),
-            (Some(other), false) if **other != **attribute => Err(Error::validation(format!(
-                "TimeToLive is active on a different AttributeName: current AttributeName is {other}"
-            ))),
-            (_, true) => {
-                table.expiry = Some(attribute.0.clone().into_owned());
-                Ok(())
-            }
-            (_, false) => {
-                table.expiry = None;
-                Ok(())
-            }
+    super::change_table(leases, call.scope(), &table, |table| match (&table.expiry, enabled) {
+        (Some(_), true) => Err(Error::validation("TimeToLive is already enabled")),
+        (None, false) => Err(Error::validation("TimeToLive is already disabled")),
+        (Some(other), false) if *other != *attribute.0 => Err(Error::validation(format!(
+            "TimeToLive is active on a different AttributeName: current AttributeName is {other}"
+        ))),
+        (_, true) => {
+            table.expiry = Some(attribute.0.clone().into_owned());
+            Ok(())
+        }
+        (_, false) => {
+            table.expiry = None;
+            Ok(())
         }
     })
     .await?;
