@@ -9,7 +9,7 @@ use super::request::{Data, Measured};
 
 /// Most series that are kept.
 const SERIES_MAX: usize = 10_000;
-/// How many are forgotten at a time, the least recent first, when there are as many.
+/// How many are forgotten at least, the least recent first, when there are as many.
 const FORGOTTEN_AT_ONCE: usize = SERIES_MAX / 16;
 
 /// What tells one series from another.
@@ -59,16 +59,12 @@ impl All {
         }
     }
 
+    /// Forgets what was last reported in the oldest reports.
     fn forget(&mut self) {
         let mut reported: Vec<u64> = self.series.values().map(|series| series.reported).collect();
         reported.sort_unstable();
-        let until = reported.get(FORGOTTEN_AT_ONCE).copied().unwrap_or(u64::MAX);
-        let mut left = FORGOTTEN_AT_ONCE;
-        self.series.retain(|_, series| {
-            let goes = left > 0 && series.reported <= until;
-            left -= usize::from(goes);
-            !goes
-        });
+        let until = reported.get(FORGOTTEN_AT_ONCE - 1).copied().unwrap_or(u64::MAX);
+        self.series.retain(|_, series| series.reported > until);
     }
 
     /// All of it, as Prometheus reads it.
