@@ -11,6 +11,7 @@ mod error;
 mod expiry;
 mod iterator;
 mod lifecycle;
+mod load;
 mod meter;
 mod monitoring;
 mod ops;
@@ -48,6 +49,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub use crate::error::Error;
+use crate::load::Load;
 use crate::meter::Meters;
 use crate::seal::Sealer;
 use crate::subscription::Fanout;
@@ -68,6 +70,8 @@ pub struct Options {
     pub consumer_delete_delay: Duration,
     /// How long a subscription to a shard lasts (AWS: 5 minutes).
     pub subscription_life: Duration,
+    /// How long what the shards of on-demand streams take is measured before it is acted on.
+    pub load_window: Duration,
     /// Most open shards of one account and region; `None` for what [`Options::limits`] says.
     pub shards_max: Option<u32>,
     /// Whose rates and quotas hold.
@@ -95,6 +99,7 @@ impl Default for Options {
             consumer_create_delay: Duration::from_millis(20),
             consumer_delete_delay: Duration::from_millis(20),
             subscription_life: Duration::from_secs(300),
+            load_window: Duration::from_secs(10),
             shards_max: None,
             limits: Limits::Default,
         }
@@ -114,6 +119,7 @@ pub struct Kinesis {
     fanout: Arc<Fanout>,
     throttle: Throttle,
     meters: Meters,
+    load: Load,
     /// Held from counting the shards to writing the new stream's row.
     creating: tokio::sync::Mutex<()>,
     /// Held while a retention changes, so that log and row end up saying the same.
@@ -170,6 +176,7 @@ impl Kinesis {
             fanout,
             throttle,
             meters: Meters::default(),
+            load: Load::default(),
             creating,
             retaining,
         })

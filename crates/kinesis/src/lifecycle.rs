@@ -62,7 +62,7 @@ impl Kinesis {
     /// loses nothing, the next [`Kinesis::open`] finds what it left.
     pub async fn run(&self) {
         loop {
-            let next = self.settle().await;
+            let next = self.settle().await.into_iter().chain(self.scale().await).min();
             let pause = next.map(|at| at.since(self.clock.now()).max(Duration::from_millis(1)));
             tokio::select! {
                 () = self.attention.wake.notified() => {}

@@ -31,6 +31,8 @@ mod subscribe_to_shard;
 mod tag_resource;
 mod untag_resource;
 mod update_shard_count;
+mod update_stream_mode;
+mod update_stream_warm_throughput;
 
 use hydrant_wire::{Call, Reply};
 use serde::Serialize;
@@ -39,7 +41,7 @@ use crate::Kinesis;
 use crate::error::Error;
 
 /// What the API has (as of November 2026) beyond the operations of this crate.
-const UNSUPPORTED: [&str; 26] = [
+const UNSUPPORTED: [&str; 24] = [
     "AcknowledgeDeadLetterQueueRecords",
     "AcknowledgeQueueRecords",
     "CreateChannel",
@@ -63,9 +65,7 @@ const UNSUPPORTED: [&str; 26] = [
     "UpdateMaxRecordSize",
     "UpdateQueue",
     "UpdateQueueRecordsVisibility",
-    "UpdateStreamMode",
     "UpdateStreamRecordDistributionStrategy",
-    "UpdateStreamWarmThroughput",
 ];
 
 /// Runs the operation of that name.
@@ -106,6 +106,8 @@ pub(crate) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Reply, Error> 
         "TagResource" => tag_resource::run(kinesis, call).await,
         "UntagResource" => untag_resource::run(kinesis, call).await,
         "UpdateShardCount" => update_shard_count::run(kinesis, call).await,
+        "UpdateStreamMode" => update_stream_mode::run(kinesis, call).await,
+        "UpdateStreamWarmThroughput" => update_stream_warm_throughput::run(kinesis, call).await,
         other if UNSUPPORTED.contains(&other) => {
             Err(Error::UnsupportedOperation(format!("hydrant does not support {other}.")))
         }

@@ -43,7 +43,7 @@ impl<'r, 'a> Named<'r, 'a> {
 }
 
 /// A stream's account, region and name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct StreamKey {
     pub(crate) scope: Scope,
     pub(crate) name: StreamName,

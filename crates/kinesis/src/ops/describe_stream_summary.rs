@@ -8,6 +8,7 @@ use hydrant_wire::shape::{Epoch, Text};
 use serde::{Deserialize, Serialize};
 
 use super::StreamModeDetails;
+use super::update_stream_warm_throughput::WarmThroughput;
 use crate::Kinesis;
 use crate::error::Error;
 use crate::monitoring::{self, EnhancedMetrics};
@@ -47,6 +48,8 @@ struct Summary {
     key_id: Option<String>,
     open_shard_count: usize,
     consumer_count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warm_throughput: Option<WarmThroughput>,
     #[serde(rename = "MaxRecordSizeInKiB")]
     max_record_size: usize,
 }
@@ -74,6 +77,7 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
             encryption_type,
             key_id,
             open_shard_count: stream.shards.iter().filter(|s| shown && s.is_open()).count(),
+            warm_throughput: WarmThroughput::of(stream, found.held.open_shards()),
             consumer_count: stream.consumers(kinesis.clock.now()).count(),
             max_record_size: RECORD_BYTES_MAX >> 10,
         },

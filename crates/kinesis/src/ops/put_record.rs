@@ -80,6 +80,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     let (stream, shard, index) = append(kinesis, held, key, explicit, data, data_key).await?;
     let bytes = (key.len() + data.len()) as u64;
     kinesis.meters.put(&stream, shard.id, 1, bytes);
+    kinesis.count_load(&stream, &shard, 1, bytes);
     let counts = [(Metric::PutRecordSuccess, 1), (Metric::PutRecordBytes, bytes)];
     kinesis.meters.add(&stream, &counts);
     metrics::counter!("hydrant_kinesis_records_put_total").increment(1);

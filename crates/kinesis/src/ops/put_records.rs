@@ -251,6 +251,7 @@ fn count(kinesis: &Kinesis, stream: &Stream, groups: &[Group], routed: &[Routed]
         let records = group.put.as_ref().map_or(0, |range| u64::from(range.count));
         if records > 0 {
             kinesis.meters.put(stream, group.shard.id, records, group.bytes);
+            kinesis.count_load(stream, &group.shard, records, group.bytes);
             (put, bytes) = (put + records, bytes + group.bytes);
         }
     }

@@ -29,8 +29,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// An empty plan for a stream.
-    fn of(stream: &Stream) -> Self {
+    /// A plan for a stream that changes nothing yet.
+    pub(crate) fn of(stream: &Stream) -> Self {
         let last = stream.shards.last().map_or(0, |s| s.id.0);
         let planned = stream.capacity.reshard.iter().flat_map(|r| &r.children).map(|c| c.id.0);
         Self { next: planned.fold(last, u32::max).saturating_add(1), children: Vec::new() }
@@ -52,13 +52,18 @@ impl Plan {
         plan
     }
 
-    #[cfg(test)]
-    /// Splits each of these shards in the middle, where it has one.
-    pub(crate) fn halve<'a>(stream: &Stream, shards: impl IntoIterator<Item = &'a Shard>) -> Self {
+    /// Cuts each of these shards in so many of one size, or as many as it has keys.
+    pub(crate) fn cut_each(stream: &Stream, shards: &[(&Shard, u32)]) -> Self {
         let mut plan = Self::of(stream);
-        for Shard { id, range, .. } in shards.into_iter().filter(|s| s.range.start < s.range.end) {
-            let at = HashKey(range.start.0 + (range.end.0 - range.start.0) / 2 + 1);
-            plan.cut(Piece { id: *id, range: *range }, &[at], &mut Vec::new());
+        for (Shard { id, range, .. }, into) in shards.iter().filter(|(_, into)| *into > 1) {
+            let last = range.end.0 - range.start.0;
+            let into = u128::from(*into);
+            // The keys of the shard in so many parts, without their number, which may be 2^128.
+            let step = (last / into + u128::from(last % into == into - 1)).max(1);
+            let starts = (1..into).map(|n| n.saturating_mul(step));
+            let inside = starts.take_while(|start| *start <= last);
+            let cuts: Vec<HashKey> = inside.map(|n| HashKey(range.start.0 + n)).collect();
+            plan.cut(Piece { id: *id, range: *range }, &cuts, &mut Vec::new());
         }
         plan
     }

@@ -81,7 +81,7 @@ fn act(stream: &Stream, (what, which, where_): (u8, u16, u128)) -> Option<Plan> 
             let target = count.div_ceil(2) + (where_ % u128::from(count * 2)) as u32;
             Some(Plan::uniform(stream, &open, target.min(count * 2)))
         }
-        3 => Some(Plan::halve(stream, [shard])),
+        3 => Some(Plan::cut_each(stream, &[(shard, 1 + (where_ % 7) as u32)])),
         _ => None,
     }
 }
