@@ -62,8 +62,7 @@ impl World {
         let catalog = Arc::new(StreamCatalog::open(control.clone()).await.unwrap());
         let options = Options { shards_max: Some(64), ..Options::default() };
         let opened =
-            Kinesis::open(log, control.as_ref(), catalog, clock.clone(), random, vault, options)
-                .await;
+            Kinesis::open(log, control, catalog, clock.clone(), random, vault, options).await;
         let world = Self { clock, kinesis: opened.unwrap() };
         let made = world.call("CreateStream", Bytes::from(r#"{"StreamName":"s","ShardCount":2}"#));
         made.await.unwrap();

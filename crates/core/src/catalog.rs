@@ -187,6 +187,15 @@ pub struct Stream {
     pub consumers: Vec<Consumer>,
 }
 
+/// `RecordDistributionStrategy`: what decides on a record's shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Distribution {
+    /// Its partition key, or the hash key it names.
+    UserPartitionKey,
+    /// The stream, which spreads its records evenly and needs no partition key.
+    Auto,
+}
+
 /// What can be set of a stream; the default is that of a new one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -196,6 +205,8 @@ pub struct StreamSettings {
     pub encryption: Option<Box<Encryption>>,
     /// `MaxRecordSizeInKiB`.
     pub max_record_kib: u32,
+    /// `RecordDistributionStrategy`; what counts is [`Stream::spreads`].
+    pub distribution: Distribution,
     /// Metrics that are also kept by shard, in the order of AWS's model, each once.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shard_metrics: Vec<ShardMetric>,
@@ -203,8 +214,12 @@ pub struct StreamSettings {
 
 impl Default for StreamSettings {
     fn default() -> Self {
-        let max_record_kib = (RECORD_BYTES_MAX >> 10) as u32;
-        Self { encryption: None, max_record_kib, shard_metrics: Vec::new() }
+        Self {
+            encryption: None,
+            max_record_kib: (RECORD_BYTES_MAX >> 10) as u32,
+            distribution: Distribution::UserPartitionKey,
+            shard_metrics: Vec::new(),
+        }
     }
 }
 
@@ -235,6 +250,12 @@ impl Stream {
     /// What a record that arrives at `now` is encrypted with, if it is.
     pub fn encryption(&self, now: Timestamp) -> Option<&KeyUse> {
         self.settings.encryption.as_ref()?.at(now)
+    }
+
+    /// Whether records go to all shards alike, whatever their partition keys. Only an on-demand stream
+    /// can do that (AWS); one that becomes provisioned goes by the keys from then on.
+    pub fn spreads(&self) -> bool {
+        self.mode == StreamMode::OnDemand && self.settings.distribution == Distribution::Auto
     }
 
     /// The shard with this number.

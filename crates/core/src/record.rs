@@ -59,7 +59,8 @@ impl RecordBatch {
         self.data_key
     }
 
-    /// Adds a record. The caller's duty: a key of at most 65,535 bytes, and less than 4 GiB in all;
+    /// Adds a record, with an empty key if its producer gave none. The caller's duty: a key of at most
+    /// 65,535 bytes, and less than 4 GiB in all;
     /// the limits of [`crate::limits`] are far below both.
     pub fn push(&mut self, key: &[u8], data: &[u8]) {
         self.push_with(0, key, data.len(), |room| room.put_slice(data));
@@ -245,7 +246,7 @@ pub struct Record<'a> {
     pub index: RecordIndex,
     /// When it arrived.
     pub arrival: Timestamp,
-    /// Its partition key, UTF-8 as the producer sent it.
+    /// Its partition key, UTF-8 as the producer sent it; empty if the producer sent none.
     pub partition_key: &'a [u8],
     /// Its data blob; what stands for it in the log if it is ciphertext.
     pub data: &'a [u8],

@@ -4,12 +4,18 @@ use hydrant_core::control::ControlError;
 use hydrant_core::log::{KeyError, LogError};
 use hydrant_wire::ApiError;
 
+/// What the model says of a `DryRunOperationException`.
+const DRY_RUN: &str = "The request was rejected because the DryRun parameter was specified.";
+
 /// An exception of Kinesis Data Streams, by AWS's name, with the text AWS gives it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The caller may not do this to that resource.
     #[error("{0}")]
     AccessDenied(String),
+    /// The request asked whether it would succeed. It would; nothing was done.
+    #[error("{DRY_RUN}")]
+    DryRunOperation,
     /// The shard iterator is older than five minutes.
     #[error("{0}")]
     ExpiredIterator(String),
@@ -56,6 +62,7 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Self::AccessDenied(_) => "AccessDeniedException",
+            Self::DryRunOperation => "DryRunOperationException",
             Self::ExpiredIterator(_) => "ExpiredIteratorException",
             Self::ExpiredNextToken(_) => "ExpiredNextTokenException",
             Self::InvalidArgument(_) => "InvalidArgumentException",

@@ -4,8 +4,10 @@
 //! whole, acts on the ports and writes its reply; what takes time (a stream being made or deleted)
 //! is a state in the stream's row, moved on by [`Kinesis::run`].
 
+mod account;
 mod change;
 mod consumers;
+mod distribution;
 mod encryption;
 mod error;
 mod expiry;
@@ -109,6 +111,7 @@ impl Default for Options {
 /// The service. Give it to the JSON front, and spawn [`Kinesis::run`].
 pub struct Kinesis {
     log: Arc<dyn LogEngine>,
+    control: Arc<dyn ControlStore>,
     catalog: Arc<StreamCatalog>,
     clock: Arc<dyn Clock>,
     random: Arc<Random>,
@@ -145,7 +148,7 @@ impl Kinesis {
     /// control store does.
     pub async fn open(
         log: Arc<dyn LogEngine>,
-        control: &dyn ControlStore,
+        control: Arc<dyn ControlStore>,
         catalog: Arc<StreamCatalog>,
         clock: Arc<dyn Clock>,
         random: Arc<Random>,
@@ -153,7 +156,7 @@ impl Kinesis {
         options: Options,
     ) -> Result<Self, ControlError> {
         encryption::load(&vault, &catalog);
-        let sealer = Sealer::open(control, &random).await?;
+        let sealer = Sealer::open(control.as_ref(), &random).await?;
         let pending = Mutex::new(lifecycle::unfinished(&catalog));
         let attention = Arc::new(Attention { pending, wake: Notify::new() });
         let throttle = Throttle::new(Arc::clone(&clock));
@@ -166,6 +169,7 @@ impl Kinesis {
         );
         Ok(Self {
             log,
+            control,
             catalog,
             clock,
             random,

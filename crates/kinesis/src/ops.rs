@@ -5,6 +5,7 @@ mod create_stream;
 mod decrease_stream_retention_period;
 mod delete_stream;
 mod deregister_stream_consumer;
+mod describe_account_settings;
 mod describe_limits;
 mod describe_stream;
 mod describe_stream_consumer;
@@ -30,10 +31,14 @@ mod stop_stream_encryption;
 mod subscribe_to_shard;
 mod tag_resource;
 mod untag_resource;
+mod update_account_settings;
+mod update_max_record_size;
 mod update_shard_count;
 mod update_stream_mode;
+mod update_stream_record_distribution_strategy;
 mod update_stream_warm_throughput;
 
+pub(crate) use self::create_stream::ON_DEMAND_SHARDS;
 use hydrant_wire::{Call, Reply};
 use serde::Serialize;
 
@@ -41,7 +46,7 @@ use crate::Kinesis;
 use crate::error::Error;
 
 /// What the API has (as of November 2026) beyond the operations of this crate.
-const UNSUPPORTED: [&str; 24] = [
+const UNSUPPORTED: &[&str] = &[
     "AcknowledgeDeadLetterQueueRecords",
     "AcknowledgeQueueRecords",
     "CreateChannel",
@@ -49,7 +54,6 @@ const UNSUPPORTED: [&str; 24] = [
     "DeleteChannel",
     "DeleteQueue",
     "DeleteResourcePolicy",
-    "DescribeAccountSettings",
     "DescribeChannel",
     "DescribeQueue",
     "GetResourcePolicy",
@@ -59,13 +63,10 @@ const UNSUPPORTED: [&str; 24] = [
     "ReceiveDeadLetterQueueRecords",
     "ReceiveQueueRecords",
     "RestoreDeadLetterQueueRecords",
-    "UpdateAccountSettings",
     "UpdateChannel",
     "UpdateDeadLetterQueueRecordsVisibility",
-    "UpdateMaxRecordSize",
     "UpdateQueue",
     "UpdateQueueRecordsVisibility",
-    "UpdateStreamRecordDistributionStrategy",
 ];
 
 /// Runs the operation of that name.
@@ -82,6 +83,7 @@ pub(crate) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Reply, Error> 
         }
         "DeleteStream" => delete_stream::run(kinesis, call).await,
         "DeregisterStreamConsumer" => deregister_stream_consumer::run(kinesis, call).await,
+        "DescribeAccountSettings" => describe_account_settings::run(kinesis, call).await,
         "DescribeLimits" => describe_limits::run(kinesis, call),
         "DescribeStream" => describe_stream::run(kinesis, call),
         "DescribeStreamConsumer" => describe_stream_consumer::run(kinesis, call),
@@ -105,9 +107,14 @@ pub(crate) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Reply, Error> 
         "SubscribeToShard" => return subscribe_to_shard::run(kinesis, call).await,
         "TagResource" => tag_resource::run(kinesis, call).await,
         "UntagResource" => untag_resource::run(kinesis, call).await,
+        "UpdateAccountSettings" => update_account_settings::run(kinesis, call).await,
+        "UpdateMaxRecordSize" => update_max_record_size::run(kinesis, call).await,
         "UpdateShardCount" => update_shard_count::run(kinesis, call).await,
         "UpdateStreamMode" => update_stream_mode::run(kinesis, call).await,
         "UpdateStreamWarmThroughput" => update_stream_warm_throughput::run(kinesis, call).await,
+        "UpdateStreamRecordDistributionStrategy" => {
+            update_stream_record_distribution_strategy::run(kinesis, call).await
+        }
         other if UNSUPPORTED.contains(&other) => {
             Err(Error::UnsupportedOperation(format!("hydrant does not support {other}.")))
         }

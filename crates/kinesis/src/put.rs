@@ -4,17 +4,53 @@ use hydrant_core::catalog::{Shard, Stream};
 use hydrant_core::hash::HashKey;
 use hydrant_core::limits::{PARTITION_KEY_CHARS_MAX, RECORD_BYTES_CEILING, RECORD_BYTES_MAX};
 use hydrant_core::log::LogError;
-use hydrant_wire::shape::{Blob, Text};
+use hydrant_wire::Call;
+use hydrant_wire::shape::{Blob, Flag, Text};
 
+use crate::Kinesis;
 use crate::error::Error;
 use crate::rates::rate_exceeded;
-use crate::streams::not_found;
+use crate::streams::{Named, not_found};
 use crate::validate::{Checks, HASH_KEY, PARTITION_KEY};
+
+/// What a stream asks of its records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// Most bytes of data and partition key (AWS: `MaxRecordSizeInKiB`).
+    bytes_max: usize,
+    /// Whether each needs a partition key (AWS: unless the stream's strategy is `AUTO`).
+    key_required: bool,
+}
+
+impl Kinesis {
+    /// The terms of the stream that a request names, or those of a new stream if there is none: then
+    /// the request is refused anyway.
+    pub(crate) fn terms(&self, call: &Call, named: &Named<'_, '_>) -> Terms {
+        let id = self.resolve(call, named).ok();
+        let held = id.and_then(|id| self.catalog.get(&id.scope, &id.name));
+        Terms {
+            bytes_max: held.as_ref().map_or(RECORD_BYTES_MAX, |held| {
+                (held.stream.settings.max_record_kib as usize) << 10
+            }),
+            key_required: held.is_none_or(|held| !held.stream.spreads()),
+        }
+    }
+}
+
+/// Ends a request that only asked whether it would succeed. The caller's duty: nothing is left to be
+/// checked, and nothing is done yet.
+pub(crate) fn dry_run(asked: Option<Flag>) -> Result<(), Error> {
+    match asked {
+        Some(Flag(true)) => Err(Error::DryRunOperation),
+        _ => Ok(()),
+    }
+}
 
 /// Checks the members of one record; what `at` makes stands before their names. It is made only for
 /// what is wrong, because this is called for every record.
 pub(crate) fn check(
     checks: &mut Checks,
+    terms: Terms,
     at: impl Fn() -> String,
     key: Option<&Text<'_>>,
     explicit: Option<&Text<'_>>,
@@ -25,7 +61,9 @@ pub(crate) fn check(
     let bytes = key.map_or(0, |key| key.len());
     if !(1..=PARTITION_KEY_CHARS_MAX).contains(&bytes) {
         let place = at("partitionKey");
-        checks.required(&place, key);
+        if terms.key_required {
+            checks.required(&place, key);
+        }
         checks.text(&place, key, &PARTITION_KEY);
     }
     if explicit.is_some_and(|text| !HASH_KEY.accepts(text)) {
@@ -33,9 +71,9 @@ pub(crate) fn check(
     }
     match data {
         None => checks.required(&at("data"), data),
-        Some(data) if data.decoded_len() > RECORD_BYTES_MAX => {
+        Some(data) if data.decoded_len() + bytes > terms.bytes_max => {
             let max = match data.decoded_len() {
-                ..=RECORD_BYTES_CEILING => RECORD_BYTES_MAX,
+                ..=RECORD_BYTES_CEILING => terms.bytes_max,
                 _ => RECORD_BYTES_CEILING,
             };
             let constraint = format!("Member must have length less than or equal to {max}");

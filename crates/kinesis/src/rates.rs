@@ -2,14 +2,16 @@
 //! read. The numbers are from "Quotas and limits" in the Kinesis Data Streams developer guide, and
 //! from the API reference where that says nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use hydrant_core::catalog::{Shard, Stream};
+use hydrant_core::catalog::{Shard, Stream, StreamMode, StreamStatus};
 use hydrant_core::limits::RECORD_BYTES_MAX;
 use hydrant_core::names::Scope;
 use hydrant_wire::Call;
 
 use crate::error::Error;
+use crate::ops::ON_DEMAND_SHARDS;
 use crate::streams::StreamKey;
 use crate::throttle::{Key, Rate, Want};
 use crate::{Kinesis, Limits};
@@ -74,6 +76,11 @@ enum Per {
     Stream,
 }
 
+/// Streams of an account and region that may be CREATING at once (AWS).
+const CREATING_MAX: usize = 5;
+/// On-demand streams of an account and region (AWS).
+const ON_DEMAND_MAX: usize = 50;
+
 impl Kinesis {
     /// Whether AWS's rates and quotas hold.
     pub(crate) fn limited(&self) -> bool {
@@ -90,6 +97,41 @@ impl Kinesis {
             Limits::Aws => OTHER_REGION_SHARDS_MAX,
         };
         self.options.shards_max.unwrap_or(by_default)
+    }
+
+    /// Most on-demand streams of an account and region.
+    pub(crate) fn on_demand_limit(&self, scope: &Scope) -> u32 {
+        match self.options.limits {
+            // Only their shards bound them.
+            Limits::Default => self.shard_limit(scope) / ON_DEMAND_SHARDS,
+            Limits::Aws => ON_DEMAND_MAX as u32,
+        }
+    }
+
+    /// Refuses a stream that would be one too many being made, or one too many on demand.
+    pub(crate) fn check_streams(&self, scope: &Scope, mode: StreamMode) -> Result<(), Error> {
+        if !self.limited() {
+            return Ok(());
+        }
+        let (streams, now, Scope { account, region }) =
+            (self.streams(scope), self.clock.now(), scope);
+        let creating = |s: &&Arc<Stream>| s.status(now) == Some(StreamStatus::Creating);
+        if streams.iter().filter(creating).count() >= CREATING_MAX {
+            return Err(Error::LimitExceeded(format!(
+                "This request would have exceed the limit on the number of streams that can \
+                 simultaneously be in CREATING or DELETING for the account {account}. Limit: \
+                 {CREATING_MAX}."
+            )));
+        }
+        let count = streams.iter().filter(|s| s.mode == StreamMode::OnDemand).count();
+        if mode == StreamMode::OnDemand && count >= ON_DEMAND_MAX {
+            return Err(Error::LimitExceeded(format!(
+                "This request would exceed the limit on the number of On-Demand streams for the \
+                 account {account} in {region}. Current On-Demand streams count: {count}. Limit: \
+                 {ON_DEMAND_MAX}."
+            )));
+        }
+        Ok(())
     }
 
     /// Counts a call of an operation of the control plane, or refuses it as one too many. The caller's

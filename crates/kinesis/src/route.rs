@@ -19,6 +19,13 @@ impl<'a> Routes<'a> {
         self.held.open_shards()
     }
 
+    /// The shard that takes the `turn`-th of the records that are spread evenly, and its place among
+    /// the open ones. `None` only if the stream has no open shard.
+    pub(crate) fn in_turn(&self, turn: u64) -> Option<(usize, &'a Shard)> {
+        let place = turn.checked_rem(self.len() as u64)? as usize;
+        Some((place, self.held.open_shard(place)?))
+    }
+
     /// The shard that takes a record, and its place among the open ones. `None` only if the stream
     /// has no open shard.
     pub(crate) fn shard(

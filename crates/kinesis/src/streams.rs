@@ -106,6 +106,13 @@ impl Kinesis {
     /// The stream that a request means, if the operation may be called on it once more now. The
     /// caller's duty: what names it has passed the model's constraints. Whether there is such a stream is only known for one that is named by id.
     pub(crate) fn named(&self, call: &Call, by: &Named<'_, '_>) -> Result<StreamKey, Error> {
+        let id = self.resolve(call, by)?;
+        self.allow_call(call, Some(&id))?;
+        Ok(id)
+    }
+
+    /// The stream that a request means, however often the operation is called.
+    pub(crate) fn resolve(&self, call: &Call, by: &Named<'_, '_>) -> Result<StreamKey, Error> {
         let differ = |a: &str, b: &str| {
             Error::InvalidArgument(format!("{a} and {b} do not name the same stream."))
         };
@@ -129,9 +136,7 @@ impl Kinesis {
         }
         let missing = || Error::InvalidArgument("No stream is named.".to_owned());
         let (name, _) = found.ok_or_else(missing)?;
-        let id = StreamKey { scope: call.scope().clone(), name };
-        self.allow_call(call, Some(&id))?;
-        Ok(id)
+        Ok(StreamKey { scope: call.scope().clone(), name })
     }
 
     /// The name of the stream with this id.

@@ -10,6 +10,7 @@ mod records;
 mod reply;
 mod reshard;
 mod stream_state;
+mod terms;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,7 +96,7 @@ impl World {
         let random = Arc::new(Random::from_seed(1));
         let opened = Kinesis::open(
             Arc::new(EncryptedLog::new(log.clone(), vault.clone())),
-            control.as_ref(),
+            control.clone(),
             catalog,
             clock.clone(),
             random,

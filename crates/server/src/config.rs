@@ -71,6 +71,24 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// Whose rates and quotas hold for streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Limits {
+    /// A shard is as fast as the disk.
+    Default,
+    /// AWS's, as documented.
+    Aws,
+}
+
+impl From<Limits> for hydrant_kinesis::Limits {
+    fn from(limits: Limits) -> Self {
+        match limits {
+            Limits::Default => Self::Default,
+            Limits::Aws => Self::Aws,
+        }
+    }
+}
+
 /// Settings of a server.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Settings {
@@ -137,6 +155,15 @@ pub(crate) struct Settings {
         action = ArgAction::Append
     )]
     pub(crate) allow_hosts: Vec<String>,
+
+    /// Whose rates and quotas hold for streams: hydrant's own, or AWS's, to test against them.
+    #[arg(long, value_enum, env = "HYDRANT_LIMITS", default_value = "default")]
+    pub(crate) limits: Limits,
+
+    /// Most open shards of an account and region: 10,000, or with --limits aws AWS's quota.
+    #[arg(long, value_name = "N", env = "HYDRANT_SHARD_LIMIT",
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) shard_limit: Option<u32>,
 
     /// S3-compatible service (URL, or `aws`) that holds the buckets of --s3-bucket.
     #[arg(long, value_name = "URL", env = "HYDRANT_S3_ENDPOINT")]

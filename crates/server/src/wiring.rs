@@ -180,7 +180,7 @@ impl Base {
         let delay = Duration::from_millis(settings.stream_state_delay_ms);
         let kinesis = Kinesis::open(
             self.log.clone(),
-            self.control.as_ref(),
+            self.store(),
             Arc::clone(&self.catalog),
             Arc::clone(&self.clock),
             Arc::clone(&self.random),
@@ -189,7 +189,8 @@ impl Base {
                 create_delay: delay,
                 update_delay: delay,
                 delete_delay: delay,
-                ..hydrant_kinesis::Options::default()
+                shards_max: settings.shard_limit,
+                limits: settings.limits.into(),
             },
         );
         Ok(Arc::new(kinesis.await?))

@@ -9,12 +9,14 @@ use hydrant_core::catalog::{
 };
 use hydrant_core::control::ControlError;
 use hydrant_core::hash::HashRange;
-use hydrant_core::limits::{RECORD_BYTES_MAX, RETENTION_HOURS_MIN};
+use hydrant_core::limits::RETENTION_HOURS_MIN;
 use hydrant_wire::Call;
 use hydrant_wire::shape::{Integer, Map, Structure, Text};
 use serde::Deserialize;
 
+use super::update_max_record_size::SIZES_KIB;
 use crate::Kinesis;
+use crate::distribution;
 use crate::error::Error;
 use crate::lifecycle::NOT_YET;
 use crate::streams::{Named, StreamKey, refuse};
@@ -24,7 +26,7 @@ use crate::validate::{Checks, STREAM_NAME};
 /// Largest `ShardCount` that is a number of shards at all (AWS).
 pub(super) const SHARD_COUNT_MAX: i64 = 100_000;
 /// Shards of a new on-demand stream (AWS).
-pub(super) const ON_DEMAND_SHARDS: u32 = 4;
+pub(crate) const ON_DEMAND_SHARDS: u32 = 4;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -54,15 +56,18 @@ struct ModeDetails<'a> {
 pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
     let request: Request<'_> = call.read()?;
     let (mode, shards) = check(&request)?;
+    let settings = settings(&request, mode)?;
     let named = Named { name: request.stream_name.as_ref(), arn: None, id: None };
     let id = kinesis.named(call, &named)?;
     let tags = tags::kept(request.tags)?;
     tags::check_count(&tags, &id)?;
     clear_the_way(kinesis, &id).await?;
     let _counted = kinesis.creating.lock().await;
+    kinesis.check_streams(call.scope(), mode)?;
     kinesis.check_shards(call.scope(), shards)?;
 
-    let stream = new_stream(kinesis, &id, mode, shards, tags).await?;
+    let new = new_stream(kinesis, &id, mode, shards, tags).await?;
+    let stream = Stream { settings, ..new };
     match kinesis.put(stream, None).await {
         Ok(_) => Ok(Bytes::new()),
         Err(ControlError::Conflict { .. }) => Err(exists(&id)),
@@ -85,17 +90,11 @@ fn check(request: &Request<'_>) -> Result<(StreamMode, u32), Error> {
         checks.one_of("streamModeDetails.streamMode", mode, &["PROVISIONED", "ON_DEMAND"]);
     }
     tags::check_map(&mut checks, request.tags.as_ref());
-    checks.number("maxRecordSizeInKiB", request.max_record_size, 1_024, 10_240);
+    checks.number("maxRecordSizeInKiB", request.max_record_size, SIZES_KIB.0, SIZES_KIB.1);
+    let strategy = request.record_distribution_strategy.as_ref();
+    checks.one_of("recordDistributionStrategy", strategy, &distribution::NAMES);
     checks.finish()?;
-    let default_size = (RECORD_BYTES_MAX >> 10) as i64;
-    refuse(&[
-        ("WarmThroughputMiBps", request.warm_throughput.is_some()),
-        (
-            "MaxRecordSizeInKiB above 1024",
-            request.max_record_size.is_some_and(|size| size.0 != default_size),
-        ),
-        ("RecordDistributionStrategy", request.record_distribution_strategy.is_some()),
-    ])?;
+    refuse(&[("WarmThroughputMiBps", request.warm_throughput.is_some())])?;
     match (on_demand, request.shard_count) {
         (true, Some(_)) => Err(Error::InvalidArgument(
             "ShardCount must not be specified for a stream in ON_DEMAND mode.".to_owned(),
@@ -104,6 +103,17 @@ fn check(request: &Request<'_>) -> Result<(StreamMode, u32), Error> {
         // In range: the checks above have passed.
         (false, count) => Ok((StreamMode::Provisioned, count.map_or(1, |n| n.0 as u32))),
     }
+}
+
+/// What the request sets, once it has passed the model's constraints.
+fn settings(request: &Request<'_>, mode: StreamMode) -> Result<StreamSettings, Error> {
+    let default = StreamSettings::default();
+    let size = request.max_record_size.map_or(default.max_record_kib, |kib| kib.0 as u32);
+    let distribution = match &request.record_distribution_strategy {
+        Some(name) => distribution::checked(name, mode)?,
+        None => default.distribution,
+    };
+    Ok(StreamSettings { max_record_kib: size, distribution, ..default })
 }
 
 /// A stream of this name must not be there, unless all that is left of it is its deletion.

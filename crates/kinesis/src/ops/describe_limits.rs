@@ -6,7 +6,6 @@ use hydrant_wire::Call;
 use serde::Serialize;
 use serde::de::IgnoredAny;
 
-use super::create_stream::ON_DEMAND_SHARDS;
 use crate::Kinesis;
 use crate::error::Error;
 
@@ -17,6 +16,8 @@ struct Reply {
     open_shard_count: u32,
     on_demand_stream_count: u32,
     on_demand_stream_count_limit: u32,
+    channel_count: u32,
+    channel_count_limit: u32,
 }
 
 pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
@@ -28,7 +29,9 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
         shard_limit: kinesis.shard_limit(call.scope()),
         open_shard_count: kinesis.open_shards(call.scope()),
         on_demand_stream_count: u32::try_from(on_demand).unwrap_or(u32::MAX),
-        // Only their shards bound the on-demand streams.
-        on_demand_stream_count_limit: kinesis.shard_limit(call.scope()) / ON_DEMAND_SHARDS,
+        on_demand_stream_count_limit: kinesis.on_demand_limit(call.scope()),
+        // hydrant has no channels.
+        channel_count: 0,
+        channel_count_limit: 0,
     })?)
 }

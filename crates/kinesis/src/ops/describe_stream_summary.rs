@@ -1,8 +1,7 @@
 //! `DescribeStreamSummary`: what is known of a stream, without its shards.
 
 use bytes::Bytes;
-use hydrant_core::catalog::StreamStatus;
-use hydrant_core::limits::RECORD_BYTES_MAX;
+use hydrant_core::catalog::{StreamMode, StreamStatus};
 use hydrant_wire::Call;
 use hydrant_wire::shape::{Epoch, Text};
 use serde::{Deserialize, Serialize};
@@ -10,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::StreamModeDetails;
 use super::update_stream_warm_throughput::WarmThroughput;
 use crate::Kinesis;
+use crate::distribution;
 use crate::error::Error;
 use crate::monitoring::{self, EnhancedMetrics};
 use crate::streams::Named;
@@ -51,7 +51,9 @@ struct Summary {
     #[serde(skip_serializing_if = "Option::is_none")]
     warm_throughput: Option<WarmThroughput>,
     #[serde(rename = "MaxRecordSizeInKiB")]
-    max_record_size: usize,
+    max_record_size: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record_distribution_strategy: Option<&'static str>,
 }
 
 pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
@@ -79,7 +81,9 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
             open_shard_count: stream.shards.iter().filter(|s| shown && s.is_open()).count(),
             warm_throughput: WarmThroughput::of(stream, found.held.open_shards()),
             consumer_count: stream.consumers(kinesis.clock.now()).count(),
-            max_record_size: RECORD_BYTES_MAX >> 10,
+            max_record_size: stream.settings.max_record_kib,
+            record_distribution_strategy: (stream.mode == StreamMode::OnDemand)
+                .then(|| distribution::name_of(stream.settings.distribution)),
         },
     })?)
 }

@@ -12,9 +12,10 @@ use serde::Deserialize;
 use crate::Kinesis;
 use crate::error::Error;
 use crate::iterator::ShardIterator;
+use crate::put::dry_run;
 use crate::reply::Page;
 use crate::shards;
-use crate::streams::{Named, refuse};
+use crate::streams::Named;
 use crate::validate::{Checks, SHARD_ITERATOR};
 
 #[derive(Deserialize)]
@@ -39,7 +40,6 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     let named = Named::by(&None, &request.stream_arn, &request.stream_id);
     checks.stream_if_given(&named);
     checks.finish()?;
-    refuse(&[("DryRun", request.dry_run.is_some_and(|f| f.0))])?;
     let now = kinesis.clock.now();
     let text = request.shard_iterator.as_deref().unwrap_or_default();
     let iterator = ShardIterator::open(text, &kinesis.sealer, call.scope(), now)?;
@@ -59,6 +59,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     let stream = &held.stream;
     // A later stream of the same name has shards of the same numbers, but they are others.
     let shard = stream.shard(iterator.shard).filter(|s| s.uid == iterator.uid).ok_or_else(lost)?;
+    dry_run(request.dry_run)?;
     kinesis.allow_read(stream, shard)?;
     let limit = ReadLimit {
         records_max: request.limit.map_or(GET_RECORDS_MAX, |n| n.0 as usize),

@@ -9,8 +9,9 @@ use crate::Kinesis;
 use crate::error::Error;
 use crate::iterator::ShardIterator;
 use crate::position::{self, StartingPosition};
+use crate::put::dry_run;
 use crate::shards::{self, shard_id};
-use crate::streams::{Named, refuse};
+use crate::streams::Named;
 use crate::validate::{Checks, SEQUENCE_NUMBER, SHARD_ID};
 
 #[derive(Deserialize)]
@@ -50,7 +51,6 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     checks.text("startingSequenceNumber", number, &SEQUENCE_NUMBER);
     checks.stream(&named);
     checks.finish()?;
-    refuse(&[("DryRun", request.dry_run.is_some_and(|f| f.0))])?;
     let id = kinesis.named(call, &named)?;
     let (name, account) = (&id.name, &id.scope.account);
     let shard_text = request.shard_id.as_deref().unwrap_or_default();
@@ -66,13 +66,14 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     })?;
     let stream = &held.stream;
     let shard = shards::find(stream, shard_text)?;
-    kinesis.allow_iterator(stream, shard)?;
     let position = StartingPosition {
         kind: request.shard_iterator_type.as_deref().unwrap_or_default(),
         number: number.map(|text| &**text),
         timestamp: request.timestamp,
     };
     let from = position.locate(kinesis, &call.operation, stream, shard).await?;
+    dry_run(request.dry_run)?;
+    kinesis.allow_iterator(stream, shard)?;
     let iterator = ShardIterator {
         stream: id,
         shard: shard.id,

@@ -20,7 +20,7 @@ use crate::put;
 use crate::rates::rate_exceeded;
 use crate::reroute::REROUTES_MAX;
 use crate::route::Routes;
-use crate::streams::{Named, StreamKey, refuse};
+use crate::streams::{Named, StreamKey};
 use crate::validate::{Checks, SEQUENCE_NUMBER};
 
 #[derive(Deserialize)]
@@ -59,11 +59,11 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     let ordering = request.sequence_number_for_ordering.as_ref();
     checks.text("sequenceNumberForOrdering", ordering, &SEQUENCE_NUMBER);
     let (key, explicit) = (request.partition_key.as_ref(), request.explicit_hash_key.as_ref());
-    put::check(&mut checks, String::new, key, explicit, request.data.as_ref());
+    let terms = kinesis.terms(call, &named);
+    put::check(&mut checks, terms, String::new, key, explicit, request.data.as_ref());
     checks.stream(&named);
     // AWS reads the whole request before it checks any of it.
     checks.finish().map_err(|e| put::unreadable(request.data.as_ref()).unwrap_or(e))?;
-    refuse(&[("DryRun", request.dry_run.is_some_and(|f| f.0))])?;
     let key = request.partition_key.as_deref().unwrap_or_default();
     let mut room = Vec::new();
     let data = match &request.data {
@@ -77,6 +77,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
         check_ordering(kinesis, &id, text)?;
     }
     let data_key = kinesis.data_key(&held.stream)?;
+    put::dry_run(request.dry_run)?;
     let (stream, shard, index) = append(kinesis, held, key, explicit, data, data_key).await?;
     let bytes = (key.len() + data.len()) as u64;
     kinesis.meters.put(&stream, shard.id, 1, bytes);
@@ -103,7 +104,11 @@ async fn append(
 ) -> Result<(Arc<Stream>, Shard, RecordIndex), Error> {
     for _ in 0..=REROUTES_MAX {
         let stream = &held.stream;
-        let route = Routes::of(&held).shard(key, explicit);
+        let routes = Routes::of(&held);
+        let route = match stream.spreads() {
+            true => routes.in_turn(kinesis.random.next_u64()),
+            false => routes.shard(key, explicit),
+        };
         let (_, shard) = route.ok_or_else(|| no_shard(stream.name.as_str()))?;
         let bytes = key.len() + data.len();
         if !kinesis.allow_put(stream, shard, bytes) {

@@ -16,12 +16,12 @@ use super::put_record::no_shard;
 use crate::Kinesis;
 use crate::error::Error;
 use crate::meter::Metric;
-use crate::put;
+use crate::put::{self, Terms};
 use crate::rates::rate_exceeded;
 use crate::reply::{self, Entry as Told};
 use crate::reroute::REROUTES_MAX;
 use crate::route::Routes;
-use crate::streams::{Named, not_found, refuse};
+use crate::streams::{Named, not_found};
 use crate::validate::Checks;
 
 /// What is told of a record that was not put for a reason of ours.
@@ -79,9 +79,13 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     let blobs = || entries.iter().filter_map(|entry| entry.data.as_ref());
     let found = find(kinesis, call, &request, &entries, bytes);
     let held = found.map_err(|e| put::unreadable(blobs()).unwrap_or(e))?;
+    let data_key = kinesis.data_key(&held.stream)?;
+    if request.dry_run.is_some() {
+        put::unreadable(blobs()).map_or(Ok(()), Err)?;
+        put::dry_run(request.dry_run)?;
+    }
     let (mut groups, mut routed) = group(kinesis, &entries, &held, bytes)?;
 
-    let data_key = kinesis.data_key(&held.stream)?;
     append(kinesis, &mut groups, data_key).await;
     put_again(kinesis, &entries, &held, &mut groups, &mut routed, data_key).await?;
     count(kinesis, &held.stream, &groups, &routed);
@@ -96,9 +100,9 @@ fn find(
     entries: &[&Entry<'_>],
     bytes: usize,
 ) -> Result<Held, Error> {
-    check(request)?;
-    let id = kinesis
-        .named(call, &Named::by(&request.stream_name, &request.stream_arn, &request.stream_id))?;
+    let named = Named::by(&request.stream_name, &request.stream_arn, &request.stream_id);
+    check(request, kinesis.terms(call, &named))?;
+    let id = kinesis.named(call, &named)?;
     if bytes > PUT_RECORDS_BYTES_MAX {
         let limit = PUT_RECORDS_BYTES_MAX >> 20;
         return Err(Error::InvalidArgument(format!("Records size exceeds {limit} MB limit")));
@@ -117,7 +121,7 @@ impl Entry<'_> {
     }
 }
 
-fn check(request: &Request<'_>) -> Result<(), Error> {
+fn check(request: &Request<'_>, terms: Terms) -> Result<(), Error> {
     let mut checks = Checks::new();
     checks.required("records", request.records.as_ref());
     if let Some(List(records)) = &request.records {
@@ -137,12 +141,11 @@ fn check(request: &Request<'_>) -> Result<(), Error> {
                 continue;
             };
             let (key, explicit) = (entry.partition_key.as_ref(), entry.explicit_hash_key.as_ref());
-            put::check(&mut checks, || at() + ".", key, explicit, entry.data.as_ref());
+            put::check(&mut checks, terms, || at() + ".", key, explicit, entry.data.as_ref());
         }
     }
     checks.stream(&Named::by(&request.stream_name, &request.stream_arn, &request.stream_id));
-    checks.finish()?;
-    refuse(&[("DryRun", request.dry_run.is_some_and(|f| f.0))])
+    checks.finish()
 }
 
 /// Decodes every record into the batch of its shard.
@@ -159,6 +162,9 @@ fn group(
     let mut groups: Vec<Group> = Vec::new();
     let mut routed = Vec::with_capacity(entries.len());
     let mut room = Vec::new();
+    let spread = held.stream.spreads();
+    // From anywhere on, and then one by one.
+    let mut turn = if spread { kinesis.random.next_u64() } else { 0 };
     for entry in entries {
         let data = match &entry.data {
             Some(blob) => blob.decoded(&mut room)?,
@@ -166,7 +172,11 @@ fn group(
         };
         let explicit = put::hash_key(entry.explicit_hash_key.as_ref())?;
         let key = entry.partition_key.as_deref().unwrap_or_default();
-        let route = routes.shard(key, explicit);
+        let route = match spread {
+            true => routes.in_turn(turn),
+            false => routes.shard(key, explicit),
+        };
+        turn = turn.wrapping_add(1);
         let (place, shard) = route.ok_or_else(|| no_shard(held.stream.name.as_str()))?;
         if group_of[place] == 0 {
             // An even share, or all of it when there is only one to share.

@@ -9,8 +9,9 @@ use crate::Kinesis;
 use crate::consumers::FoundConsumer;
 use crate::error::Error;
 use crate::position::{self, StartingPosition};
+use crate::put::dry_run;
 use crate::shards;
-use crate::streams::{Named, refuse};
+use crate::streams::Named;
 use crate::subscription::Wanted;
 use crate::validate::{CONSUMER_ARN, Checks, SEQUENCE_NUMBER, SHARD_ID};
 
@@ -41,7 +42,6 @@ struct Position<'a> {
 pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Reply, Error> {
     let request: Request<'_> = call.read()?;
     check(&request)?;
-    refuse(&[("DryRun", request.dry_run.is_some_and(|f| f.0))])?;
     let consumer =
         kinesis.consumer_key(call, request.consumer_arn.as_deref().unwrap_or_default())?;
     let named = Named::by(&None, &None, &request.stream_id);
@@ -65,6 +65,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Reply, Error> 
         timestamp: position.and_then(|p| p.timestamp),
     };
     let from = position.locate(kinesis, &call.operation, stream, shard).await?;
+    dry_run(request.dry_run)?;
     let wanted = Wanted {
         format: call.format,
         consumer,

@@ -59,12 +59,15 @@ pub(super) fn page(page: &Page<'_>) -> Result<Bytes, Error> {
 }
 
 fn put_record(out: &mut Writer, record: &Record<'_>, shard: &Shard) {
-    let members = 4 + usize::from(record.is_encrypted());
+    let has_key = !record.partition_key.is_empty();
+    let members = 3 + usize::from(has_key) + usize::from(record.is_encrypted());
     out.map(members).text("SequenceNumber").shown(shard.sequence_number(record.index));
     out.text("ApproximateArrivalTimestamp").number(record.arrival.as_millis());
     out.text("Data").blob(record.data);
-    // The key was text when it was put.
-    out.text("PartitionKey").text(&String::from_utf8_lossy(record.partition_key));
+    if has_key {
+        // The key was text when it was put.
+        out.text("PartitionKey").text(&String::from_utf8_lossy(record.partition_key));
+    }
     if record.is_encrypted() {
         out.text("EncryptionType").text("KMS");
     }

@@ -86,9 +86,12 @@ fn put_record(out: &mut Vec<u8>, record: &Record<'_>, shard: &Shard) -> Result<(
         .encode_slice(record.data, &mut out[at..])
         .map_err(|e| Error::Internal(e.to_string()))?;
     out.truncate(at + written);
-    out.extend(b"\",\"PartitionKey\":");
-    // The key was text when it was put.
-    put(out, &String::from_utf8_lossy(record.partition_key))?;
+    out.push(b'"');
+    if !record.partition_key.is_empty() {
+        out.extend(b",\"PartitionKey\":");
+        // The key was text when it was put.
+        put(out, &String::from_utf8_lossy(record.partition_key))?;
+    }
     if record.is_encrypted() {
         out.extend(b",\"EncryptionType\":\"KMS\"");
     }

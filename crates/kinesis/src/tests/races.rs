@@ -165,7 +165,7 @@ async fn a_store_that_is_crowded_from_the_start_ends_too() {
     let random = Arc::new(Random::from_seed(1));
     let options = Options::default();
     let keys = vault(1, None, &[]);
-    let opened = Kinesis::open(log, control.as_ref(), catalog, clock, random, keys, options);
+    let opened = Kinesis::open(log, control, catalog, clock, random, keys, options);
     let opened = tokio::time::timeout(soon, opened).await;
     assert!(matches!(opened.unwrap(), Err(ControlError::Unavailable(_))));
 }

@@ -249,9 +249,10 @@ async fn limits_of_puts_hold_and_nothing_is_put_of_a_refused_call() {
     world.create("s", 1).await;
     let blob = |bytes: usize| base64::engine::general_purpose::STANDARD.encode(vec![b'x'; bytes]);
     let put = |data: &str| json!({ "StreamName": "s", "PartitionKey": "k", "Data": data });
-    world.ok("PutRecord", put(&blob(1 << 20))).await;
+    // Data and partition key.
+    world.ok("PutRecord", put(&blob((1 << 20) - 1))).await;
     assert_eq!(
-        world.no("PutRecord", put(&blob((1 << 20) + 1))).await,
+        world.no("PutRecord", put(&blob(1 << 20))).await,
         error(
             "ValidationException",
             "1 validation error detected: Value at 'data' failed to satisfy constraint: Member must \
@@ -266,7 +267,7 @@ async fn limits_of_puts_hold_and_nothing_is_put_of_a_refused_call() {
     assert_eq!(code, "ValidationException");
     assert!(text.ends_with("at 'records' failed to satisfy constraint: Member must have length less than or equal to 500"), "{text}");
     assert_eq!(
-        world.no("PutRecords", entries(10, &blob(1 << 20))).await,
+        world.no("PutRecords", entries(11, &blob((1 << 20) - 1))).await,
         error("InvalidArgumentException", "Records size exceeds 10 MB limit")
     );
     assert_eq!(world.no("PutRecords", entries(0, "")).await.0, "ValidationException");

@@ -182,7 +182,7 @@ async fn shards_are_limited_and_counted() {
     assert_eq!(
         limits,
         json!({ "ShardLimit": 50, "OpenShardCount": 34, "OnDemandStreamCount": 1,
-                "OnDemandStreamCountLimit": 12 })
+                "OnDemandStreamCountLimit": 12, "ChannelCount": 0, "ChannelCountLimit": 0 })
     );
 }
 
