@@ -191,6 +191,7 @@ impl Base {
                 delete_delay: delay,
                 shards_max: settings.shard_limit,
                 limits: settings.limits.into(),
+                ..hydrant_kinesis::Options::default()
             },
         );
         Ok(Arc::new(kinesis.await?))
