@@ -5,7 +5,7 @@ use toml::{Table, Value};
 use super::{Finding, Source};
 
 /// The import table: the crate's folder, and the folders of those it may import.
-const TABLE: [(&str, &[&str]); 12] = [
+const TABLE: [(&str, &[&str]); 13] = [
     ("core", &[]),
     ("wire", &["core"]),
     ("storage", &["core"]),
