@@ -17,6 +17,12 @@ CLIENTS = {
     "psycopg": lambda: importable("psycopg"),
     "snowflake": lambda: importable("snowflake.connector"),
     "driver4": lambda: hydrant.DRIVER4.is_dir(),
+    "aio": lambda: hydrant.AIO.is_dir(),
+    "aggregation": lambda: importable("aws_kinesis_agg"),
+    "java sdk": lambda: os.environ.get("HYDRANT_TEST_JAVA_SDK"),
+    "java kcl": lambda: os.environ.get("HYDRANT_TEST_JAVA_KCL"),
+    "java kpl": lambda: os.environ.get("HYDRANT_TEST_JAVA_KPL"),
+    "rust sdk": lambda: os.environ.get("HYDRANT_TEST_RUST_SDK"),
 }
 
 
@@ -62,6 +68,12 @@ def server(tmp_path_factory):
     yield running
     code = running.stop()
     assert code == 0, f"a graceful stop ended with {code}\n{running.said()}"
+
+
+@pytest.fixture
+def tls(server):
+    """The shared server as clients see it that speak TLS."""
+    return hydrant.Tls(server)
 
 
 @pytest.fixture

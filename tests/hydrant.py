@@ -1,5 +1,6 @@
 """A hydrant server started from its binary, and clients for it."""
 
+import base64
 import contextlib
 import gzip
 import json
@@ -22,8 +23,11 @@ BINARY = os.environ.get("HYDRANT_BINARY", "hydrant")
 REGION = "us-east-1"
 ACCOUNT = "000000000000"
 KEY = ("test", "test")
-# The generation of Snowflake's driver before its rewrite, installed beside it.
+# Packages that contradict those of this Python, installed beside them: the generation of Snowflake's
+# driver before its rewrite, and clients on aiobotocore.
 DRIVER4 = Path(sys.prefix) / "driver4"
+AIO = Path(sys.prefix) / "aio"
+TESTS = Path(__file__).parent
 START_SECONDS = 30
 STOP_SECONDS = 30
 
@@ -158,6 +162,24 @@ class Server:
         )
 
 
+class Tls:
+    """A server as clients see it that speak TLS: on the same port, with a certificate of its own."""
+
+    def __init__(self, server):
+        self.server = server
+        self.authority = server.data / "tls" / "ca.pem"
+        self.aws = server.aws.replace("http://127.0.0.1", "https://localhost")
+        self.aws_address = "localhost", server.aws_address[1]
+        # What Node.js reads.
+        self.trusting = {"NODE_EXTRA_CA_CERTS": str(self.authority)}
+
+    def client(self, service):
+        return boto3.client(
+            service, endpoint_url=self.aws, region_name=REGION, verify=str(self.authority),
+            aws_access_key_id=KEY[0], aws_secret_access_key=KEY[1],
+        )
+
+
 def environment(more):
     """This process's environment, without what would change how a client or hydrant behaves."""
     kept = {
@@ -170,6 +192,64 @@ def environment(more):
     kept["AWS_PAGER"] = ""
     kept.update(more)
     return kept
+
+
+def node(script, *arguments, folder, env=None):
+    """Runs a script of tests/js in a folder, with the modules that were installed; its output."""
+    modules = folder / "node_modules"
+    if not modules.exists():
+        modules.symlink_to(Path(os.environ["HYDRANT_TEST_NODE"]) / "node_modules")
+    shutil.copy(TESTS / "js" / script, folder)
+    done = subprocess.run(
+        ["node", script, *arguments], cwd=folder, env=environment(env or {}), timeout=90,
+        capture_output=True, text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def java(program, main, *options):
+    """The command that runs the main class of a program of tests/java."""
+    folder = Path(os.environ[f"HYDRANT_TEST_JAVA_{program.upper()}"])
+    # Short programs on few cores: the second compiler and parallel collectors cost more than they
+    # bring.
+    quick = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m"]
+    return ["java", *quick, *options, "-cp", f"{folder}/classes:{folder}/lib/*", main]
+
+
+@contextlib.contextmanager
+def aio(script, *arguments):
+    """A running script of tests/aio, talked to by lines; ended, whatever happens."""
+    env = environment({
+        "PYTHONPATH": str(AIO), "AWS_ACCESS_KEY_ID": KEY[0], "AWS_SECRET_ACCESS_KEY": KEY[1],
+        "AWS_REGION": REGION, "AWS_DEFAULT_REGION": REGION,
+    })
+    process = subprocess.Popen(
+        [sys.executable, str(TESTS / "aio" / script), *arguments], env=env, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+def user_records(records):
+    """Key and data of each user record in records as boto3 gives them."""
+    from aws_kinesis_agg.deaggregator import deaggregate_records
+
+    as_lambda_has_them = [{"kinesis": {
+        "kinesisSchemaVersion": "1.0",
+        "sequenceNumber": record["SequenceNumber"],
+        "approximateArrivalTimestamp": record["ApproximateArrivalTimestamp"].timestamp(),
+        "partitionKey": record["PartitionKey"],
+        "data": base64.b64encode(record["Data"]),
+    }} for record in records]
+    users = [one["kinesis"] for one in deaggregate_records(as_lambda_has_them)]
+    return [(one["partitionKey"], base64.b64decode(one["data"])) for one in users]
 
 
 def sh(script, env, timeout=60):

@@ -1,26 +1,16 @@
-"""The AWS SDK for JavaScript v3 with its default handlers: HTTP/2 without a handshake for Kinesis."""
+"""The AWS SDK for JavaScript v3 with its default handlers: HTTP/2 without a handshake for Kinesis,
+and HTTP/2 as TLS negotiates it."""
 
 import json
-import os
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
+from hydrant import node
+
+pytestmark = pytest.mark.needs("node")
 
 
-@pytest.mark.needs("node")
-def test_the_sdk_from_stream_to_object(server, name, tmp_path):
-    modules = Path(os.environ["HYDRANT_TEST_NODE"]) / "node_modules"
-    (tmp_path / "node_modules").symlink_to(modules)
-    script = Path(__file__).parent / "js" / "pipeline.mjs"
-    shutil.copy(script, tmp_path)
-    done = subprocess.run(
-        ["node", "pipeline.mjs", server.aws, name], cwd=tmp_path, env=server.shell(), timeout=90,
-        capture_output=True, text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads(done.stdout)
+def pipeline(endpoint, name, folder, env=None):
+    told = json.loads(node("pipeline.mjs", endpoint, name, folder=folder, env=env))
     assert told["httpVersion"] == "2.0", told
     assert told["records"] == ["first", "second"]
     assert told["missing"] == {
@@ -29,3 +19,26 @@ def test_the_sdk_from_stream_to_object(server, name, tmp_path):
     }
     assert told["object"] == "one\ntwo\n"
     assert told["roundTrip"] is True
+
+
+def subscription(endpoint, name, folder, env=None):
+    told = json.loads(node("subscribe.mjs", endpoint, name, folder=folder, env=env))
+    assert told["records"] == ["first", "second", "pushed"]
+    assert told["children"] == ["shardId-000000000001", "shardId-000000000002"]
+    assert told["places"] >= 2
+
+
+def test_the_sdk_from_stream_to_object(server, name, tmp_path):
+    pipeline(server.aws, name, tmp_path)
+
+
+def test_a_subscription_to_the_end_of_its_shard(server, name, tmp_path):
+    subscription(server.aws, name, tmp_path)
+
+
+def test_the_sdk_over_tls(tls, name, tmp_path):
+    pipeline(tls.aws, name, tmp_path, tls.trusting)
+
+
+def test_a_subscription_over_tls(tls, name, tmp_path):
+    subscription(tls.aws, name, tmp_path, tls.trusting)

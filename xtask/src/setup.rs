@@ -3,6 +3,9 @@
 //! Each set is installed once: its folder is named by a hash of the files that pin it and holds a
 //! mark when it is complete.
 
+mod java;
+mod rust;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,18 +15,20 @@ use anyhow::{Context, Result};
 use crate::process::{apt_install, present, quietly, root};
 
 /// The Python packages the tests import, and the commands they bring.
-const PYTHON_CLIENTS: [&str; 6] = [
+const PYTHON_CLIENTS: [&str; 7] = [
     "pytest",
     "pytest-timeout",
     "boto3",
     "awscli",
+    "aws-kinesis-agg",
     "psycopg[binary]",
     "snowflake-connector-python",
 ];
 /// Without these no acceptance test runs.
 const PYTHON_NEEDED: [&str; 3] = ["pytest", "pytest-timeout", "boto3"];
-/// The folder, beside the newer one, for the older generation of Snowflake's driver.
-const DRIVER4: &str = "driver4";
+/// Packages whose needs contradict those of the clients above, each set in a folder of its own
+/// beside them: the older generation of Snowflake's driver; clients on aiobotocore.
+const PYTHON_ASIDE: [&str; 2] = ["driver4", "aio"];
 const MARK: &str = ".complete";
 
 /// Where the clients are.
@@ -33,6 +38,10 @@ pub(crate) struct Clients {
     pub(crate) python: Option<PathBuf>,
     /// The folder whose `node_modules` has the JavaScript SDK.
     pub(crate) node: Option<PathBuf>,
+    /// The folders of the Java programs, each with its `classes` and `lib`, by name.
+    pub(crate) java: Vec<(&'static str, PathBuf)>,
+    /// The program on the Rust SDK.
+    pub(crate) rust: Option<PathBuf>,
     /// What could not be installed: name and reason.
     pub(crate) missing: Vec<(String, String)>,
 }
@@ -44,6 +53,12 @@ impl Clients {
         }
         if let Some(node) = &self.node {
             println!("node modules: {}", node.display());
+        }
+        for (name, folder) in &self.java {
+            println!("java, {name}: {}", folder.display());
+        }
+        if let Some(program) = &self.rust {
+            println!("rust sdk: {}", program.display());
         }
         for (name, reason) in &self.missing {
             println!("missing: {name}: {reason}");
@@ -74,6 +89,8 @@ pub(crate) fn run() -> Result<Clients> {
     psql(&mut clients);
     python(&cache, &mut clients)?;
     node(&cache, &mut clients)?;
+    java::install(&cache, &mut clients)?;
+    rust::build(&cache, &mut clients)?;
     Ok(clients)
 }
 
@@ -88,8 +105,10 @@ fn psql(clients: &mut Clients) {
 
 fn python(cache: &Path, clients: &mut Clients) -> Result<()> {
     let pins = root().join("tests/requirements.txt");
-    let older = root().join("tests/requirements-driver4.txt");
-    let folder = cache.join(format!("python-{}", fingerprint(&[&pins, &older])?));
+    let aside = PYTHON_ASIDE.map(|name| root().join(format!("tests/requirements-{name}.txt")));
+    let mut all = aside.to_vec();
+    all.push(pins.clone());
+    let folder = cache.join(format!("python-{}", fingerprint(&all)?));
     let python = folder.join("bin/python");
     if folder.join(MARK).exists() {
         clients.python = Some(python);
@@ -117,9 +136,11 @@ fn python(cache: &Path, clients: &mut Clients) -> Result<()> {
             }
         }
     }
-    let target = folder.join(DRIVER4);
-    if let Err(error) = quietly(pip().arg("-r").arg(&older).arg("--target").arg(target)) {
-        clients.miss(DRIVER4, format!("{error:#}"));
+    for (name, pins) in PYTHON_ASIDE.iter().zip(&aside) {
+        let target = folder.join(name);
+        if let Err(error) = quietly(pip().arg("-r").arg(pins).arg("--target").arg(target)) {
+            clients.miss(name, format!("{error:#}"));
+        }
     }
     // Without the mark the next run tries again.
     if clients.missing.iter().all(|(name, _)| name == "psql") {
@@ -144,7 +165,7 @@ fn fresh_venv(folder: &Path) -> Result<()> {
 fn node(cache: &Path, clients: &mut Clients) -> Result<()> {
     let source = root().join("tests/js");
     let files = ["package.json", "package-lock.json"].map(|name| source.join(name));
-    let folder = cache.join(format!("node-{}", fingerprint(&[&files[0], &files[1]])?));
+    let folder = cache.join(format!("node-{}", fingerprint(&files)?));
     if folder.join(MARK).exists() {
         clients.node = Some(folder);
         return Ok(());
@@ -172,7 +193,7 @@ fn node(cache: &Path, clients: &mut Clients) -> Result<()> {
 }
 
 /// FNV-1a over the files' bytes: a name for this exact set of pins, the same on every machine.
-fn fingerprint(files: &[&Path]) -> Result<String> {
+fn fingerprint(files: &[PathBuf]) -> Result<String> {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for file in files {
         let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -203,7 +224,8 @@ mod tests {
     fn the_fingerprint_moves_with_the_bytes() {
         let one = root().join("Cargo.toml");
         let two = root().join("clippy.toml");
-        assert_eq!(fingerprint(&[&one]).unwrap(), fingerprint(&[&one]).unwrap());
-        assert_ne!(fingerprint(&[&one]).unwrap(), fingerprint(&[&two]).unwrap());
+        let of = |file: &PathBuf| fingerprint(std::slice::from_ref(file)).unwrap();
+        assert_eq!(of(&one), of(&one));
+        assert_ne!(of(&one), of(&two));
     }
 }

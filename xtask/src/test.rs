@@ -84,6 +84,12 @@ fn acceptance(clients: &Clients, suite: Option<&str>) -> Result<Tally> {
     if let Some(folder) = &clients.node {
         pytest.env("HYDRANT_TEST_NODE", folder);
     }
+    for (name, folder) in &clients.java {
+        pytest.env(format!("HYDRANT_TEST_JAVA_{}", name.to_uppercase()), folder);
+    }
+    if let Some(program) = &clients.rust {
+        pytest.env("HYDRANT_TEST_RUST_SDK", program);
+    }
     let ok = succeeds(&mut pytest)?;
     let told = fs::read_to_string(&counts).unwrap_or_default();
     let _ = fs::remove_file(&counts);

@@ -40,9 +40,8 @@ const TESTS_ONLY: &str = "testkit";
 const OURS: &str = "hydrant-";
 
 pub(super) fn check(files: &[Source]) -> Vec<Finding> {
-    let manifests = files
-        .iter()
-        .filter(|file| file.path.ends_with("/Cargo.toml") && !file.path.contains("/tests/"));
+    let manifests =
+        files.iter().filter(|file| file.path.ends_with("/Cargo.toml") && !file.is_test());
     manifests.flat_map(manifest).collect()
 }
 

@@ -30,6 +30,7 @@ impl Source {
     /// Whether the whole file is tests.
     fn is_test(&self) -> bool {
         self.path.ends_with("/tests.rs")
+            || self.path.starts_with("tests/")
             || self.path.contains("/tests/")
             || self.path.contains("/benches/")
     }
