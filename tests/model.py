@@ -318,6 +318,38 @@ def same(one, other):
     return re.sub(sets, sort, one) == re.sub(sets, sort, other)
 
 
+def conforms(shape, value, at="reply"):
+    """Whether a reply is of the model's shape: what is required is there, nothing is null."""
+    assert value is not None, at
+    match shape.type_name:
+        case "structure":
+            assert isinstance(value, dict), at
+            for name in shape.required_members:
+                # Of a stream without a policy AWS answers an empty object, whatever the model says.
+                assert name in value or name == "Policy", f"{at}: no {name}"
+            for name, one in value.items():
+                assert name in shape.members, f"{at}: {name} is not of the model"
+                conforms(shape.members[name], one, f"{at}.{name}")
+        case "list":
+            assert isinstance(value, list), at
+            for one in value:
+                conforms(shape.member, one, f"{at}[]")
+        case "string":
+            assert isinstance(value, str), at
+            assert "enum" not in shape.metadata or value in shape.metadata["enum"], f"{at}: {value}"
+            assert fits(shape, value), f"{at}: {value}"
+        case "integer" | "long":
+            assert type(value) is int, at
+            limits = shape.metadata
+            assert limits.get("min", value) <= value <= limits.get("max", value), f"{at}: {value}"
+        case "timestamp":
+            assert isinstance(value, (int, float)), at
+        case "boolean":
+            assert isinstance(value, bool), at
+        case "blob":
+            base64.b64decode(value, validate=True)
+
+
 class Wire:
     """Sends requests as they are, which an SDK would check first. For a server without keys."""
 

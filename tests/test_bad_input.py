@@ -143,6 +143,7 @@ def test_a_record_of_two_mebibytes(kinesis, stream):
     assert name == "ValidationException"
 
 
+# shows: limit:records-per-put
 def test_five_hundred_and_one_records(kinesis, stream):
     many = [{"Data": b"x", "PartitionKey": "k"}] * 501
     name, text = refused(kinesis.put_records, StreamName=stream, Records=many)

@@ -25,6 +25,7 @@ def ids(records):
     return [record["Data"] for record in records]
 
 
+# shows: CreateStream, DescribeStream, DescribeStreamSummary, DeleteStream
 def test_a_stream_from_creation_to_deletion(kinesis, name):
     kinesis.create_stream(StreamName=name, ShardCount=3)
     kinesis.get_waiter("stream_exists").wait(StreamName=name, WaiterConfig={"Delay": 1})
@@ -57,6 +58,7 @@ def test_a_stream_from_creation_to_deletion(kinesis, name):
     assert text(error) == f"Stream {name} under account {ACCOUNT} not found."
 
 
+# shows: ListStreams, ListShards, DescribeStream
 def test_lists_come_in_pages(kinesis, name):
     names = [f"{name}-{n}" for n in range(4)]
     for one in names:
@@ -87,6 +89,7 @@ def test_lists_come_in_pages(kinesis, name):
     assert sum(len(page["StreamDescription"]["Shards"]) for page in pages) == 5
 
 
+# shows: PutRecord, PutRecords
 def test_a_key_always_goes_to_the_shard_that_its_hash_names(kinesis, name):
     make_stream(kinesis, name, 4)
     ranges = [
@@ -135,6 +138,7 @@ def put_all(kinesis, name, batch):
     return not batch
 
 
+# shows: GetShardIterator, GetRecords
 def test_the_five_kinds_of_iterator(kinesis, name):
     make_stream(kinesis, name)
     shard = "shardId-000000000000"
@@ -165,6 +169,7 @@ def test_the_five_kinds_of_iterator(kinesis, name):
     assert b"".join(ids(again["Records"])) == b"34"
 
 
+# shows: GetRecords
 def test_pages_of_records(kinesis, name):
     arn = make_stream(kinesis, name)
     shard = kinesis.list_shards(StreamARN=arn)["Shards"][0]["ShardId"]
@@ -191,6 +196,7 @@ def test_pages_of_records(kinesis, name):
     assert "EncryptionType" not in seen[0]
 
 
+# shows: limit:record-bytes
 def test_a_record_of_one_mebibyte_comes_back_whole(kinesis, name):
     make_stream(kinesis, name)
     blob = (bytes(range(256)) * 4096)[1:]
@@ -211,6 +217,7 @@ def test_regions_are_apart(server, name):
     assert read_stream(two, name) == {"shardId-000000000000": []}
 
 
+# shows: DescribeLimits
 def test_limits_are_told(kinesis):
     limits = kinesis.describe_limits()
     assert limits["ShardLimit"] >= 1 and limits["OpenShardCount"] >= 0

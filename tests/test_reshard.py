@@ -136,6 +136,7 @@ def reshard_all_over(kinesis, stream):
         time.sleep(0.1)
 
 
+# shows: SplitShard, MergeShards, UpdateShardCount
 @pytest.mark.parametrize("many", [True, False], ids=["PutRecords", "PutRecord"])
 def test_records_flow_while_the_shards_change(start, many):
     server = start()

@@ -31,6 +31,7 @@ cargo xtask COMMAND
                     some of them (the folders of fuzz/corpus), for N seconds each; a seed repeats a
                     run; with --keep, inputs that reach something new join fuzz/corpus
   tidy              check the rules of this repository that no compiler checks
+  tidy --write      the same, after making the tables in docs/ again that are made of the tests
   ci                format, clippy with warnings denied, tidy, cargo deny if it is installed, test
 
 Clients of the acceptance tests are installed under ${HYDRANT_CACHE:-~/.cache/hydrant}, outside the
@@ -61,6 +62,7 @@ fn run(arguments: &[&str]) -> Result<bool> {
         }
         ["fuzz", more @ ..] => fuzz::run(&fuzz::Wanted::read(more)?),
         ["tidy"] => tidy::run(),
+        ["tidy", "--write"] => Ok(tidy::write()? && tidy::run()?),
         ["ci"] => Ok(finish(ci::run()?)),
         [] | ["help" | "-h" | "--help"] => {
             println!("{USAGE}");

@@ -4,6 +4,7 @@
 
 mod budgets;
 mod imports;
+mod shown;
 mod text;
 mod words;
 
@@ -79,6 +80,14 @@ impl fmt::Display for Finding {
     }
 }
 
+/// Makes again what is made of other files.
+pub(crate) fn write() -> Result<bool> {
+    if let Some((path, text)) = shown::page(&tracked()?)? {
+        fs::write(root().join(path), text).with_context(|| path.to_owned())?;
+    }
+    Ok(true)
+}
+
 /// Checks everything; true if there is nothing to say.
 pub(crate) fn run() -> Result<bool> {
     println!("\n$ cargo xtask tidy");
@@ -86,6 +95,7 @@ pub(crate) fn run() -> Result<bool> {
     let mut findings = Vec::new();
     findings.extend(imports::check(&files));
     findings.extend(text::check(&files));
+    findings.extend(shown::check(&files)?);
     findings.extend(words::check(&files, &words::Allowed::read(&files)?));
     findings.extend(budgets::check(&files, &budgets::Exceptions::read(&files)?));
     findings.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));

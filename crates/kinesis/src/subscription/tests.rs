@@ -166,6 +166,7 @@ fn in_use(consumer: &str) -> (String, String) {
     )
 }
 
+// shows: SubscribeToShard
 #[tokio::test(start_paused = true)]
 async fn records_are_pushed_as_get_records_shows_them() {
     let world = World::new().await;
@@ -191,6 +192,7 @@ async fn records_are_pushed_as_get_records_shows_them() {
     assert_eq!(began.elapsed(), Duration::ZERO);
 }
 
+// shows: limit:subscription-life
 #[tokio::test(start_paused = true)]
 async fn an_idle_subscription_speaks_every_five_seconds_and_ends_after_five_minutes() {
     let world = World::new().await;
@@ -290,6 +292,7 @@ async fn every_position_is_that_of_get_shard_iterator() {
     }
 }
 
+// shows: limit:subscription-take-over
 #[tokio::test(start_paused = true)]
 async fn a_second_subscription_is_refused_for_five_seconds_then_takes_over() {
     let world = World::new().await;

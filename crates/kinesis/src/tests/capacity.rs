@@ -36,6 +36,7 @@ async fn summary(world: &World) -> Value {
     reply["StreamDescriptionSummary"].clone()
 }
 
+// shows: UpdateStreamMode
 #[tokio::test]
 async fn a_mode_is_switched_and_the_shards_stay() {
     let world = World::new().await;
@@ -82,6 +83,7 @@ async fn a_mode_is_switched_and_the_shards_stay() {
     );
 }
 
+// shows: limit:mode-switches
 #[tokio::test]
 async fn by_awss_limits_a_mode_is_switched_twice_a_day() {
     let world = World::under_aws_limits().await;
@@ -97,6 +99,7 @@ async fn by_awss_limits_a_mode_is_switched_twice_a_day() {
     world.ok("UpdateStreamMode", switch("ON_DEMAND")).await;
 }
 
+// shows: UpdateStreamWarmThroughput, limit:warm-throughput
 #[tokio::test]
 async fn an_on_demand_stream_is_warmed_and_let_cool() {
     let world = World::new().await;
@@ -137,6 +140,7 @@ async fn an_on_demand_stream_is_warmed_and_let_cool() {
     assert_eq!(summary(&world).await["WarmThroughput"], shown(6, 6));
 }
 
+// shows: limit:on-demand-start
 #[tokio::test]
 async fn an_on_demand_stream_gets_shards_for_what_it_takes() {
     let world = World::new().await;

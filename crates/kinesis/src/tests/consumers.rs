@@ -24,6 +24,7 @@ fn pass(world: &World) {
     world.clock.advance(Duration::from_millis(20));
 }
 
+// shows: RegisterStreamConsumer, DescribeStreamConsumer, DeregisterStreamConsumer
 #[tokio::test]
 async fn a_consumer_is_creating_then_active_then_deleting_then_gone() {
     let world = World::new().await;
@@ -117,6 +118,7 @@ async fn consumers_go_with_their_stream() {
     world.ok("DeleteStream", json!({ "StreamName": "s" })).await;
 }
 
+// shows: limit:consumers
 #[tokio::test]
 async fn consumers_are_limited() {
     let world = World::new().await;
@@ -143,6 +145,7 @@ async fn consumers_are_limited() {
     world.ok("RegisterStreamConsumer", more).await;
 }
 
+// shows: ListStreamConsumers, limit:token-life
 #[tokio::test]
 async fn consumers_are_listed_in_pages_whose_tokens_end() {
     let world = World::new().await;

@@ -53,6 +53,7 @@ fn holds(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|w| w == text.as_bytes())
 }
 
+// shows: StartStreamEncryption, StopStreamEncryption
 #[tokio::test]
 async fn records_are_encrypted_while_it_is_on_and_readable_for_ever() {
     let world = World::new().await;

@@ -35,6 +35,7 @@ fn value(world: &World, metric: &str, shard: Option<&str>) -> Option<u64> {
     found.map(|value| value.parse().unwrap())
 }
 
+// shows: EnableEnhancedMonitoring, DisableEnhancedMonitoring
 #[tokio::test]
 async fn metrics_are_enabled_shown_and_disabled() {
     let world = World::new().await;

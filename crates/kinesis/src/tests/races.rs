@@ -68,6 +68,7 @@ async fn a_shorter_retention_that_failed_hides_nothing() {
     assert_eq!(world.read(&world.horizon("s", "0").await, 1).await.0, [""; 0]);
 }
 
+// shows: limit:shards-of-account
 #[tokio::test]
 async fn creations_at_once_keep_within_the_limit() {
     let world = World::new().await;

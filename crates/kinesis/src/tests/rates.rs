@@ -39,6 +39,7 @@ fn refused(reply: &Value) -> Vec<usize> {
     places
 }
 
+// shows: limit:shard-records-in
 #[tokio::test]
 async fn a_shard_takes_a_thousand_records_a_second() {
     let world = World::under_aws_limits().await;
@@ -57,6 +58,7 @@ async fn a_shard_takes_a_thousand_records_a_second() {
     world.ok("PutRecord", one).await;
 }
 
+// shows: limit:shard-bytes-in
 #[tokio::test]
 async fn a_shard_takes_a_mebibyte_a_second_with_its_keys() {
     let world = World::under_aws_limits().await;
@@ -87,6 +89,7 @@ async fn one_slow_shard_holds_up_no_other() {
     assert_eq!(reply["Records"][2]["ShardId"], "shardId-000000000001");
 }
 
+// shows: limit:shard-calls-out
 #[tokio::test]
 async fn a_shard_is_read_five_times_a_second_by_all_its_readers() {
     let world = World::under_aws_limits().await;
@@ -103,6 +106,7 @@ async fn a_shard_is_read_five_times_a_second_by_all_its_readers() {
     world.read(&mine, 1).await;
 }
 
+// shows: limit:shard-bytes-out
 #[tokio::test]
 async fn ten_mebibytes_read_are_five_seconds_of_refusals() {
     let world = World::under_aws_limits().await;
@@ -129,6 +133,7 @@ async fn ten_mebibytes_read_are_five_seconds_of_refusals() {
     assert_eq!(last["Records"].as_array().unwrap().len(), 1);
 }
 
+// shows: limit:iterator-rate
 #[tokio::test]
 async fn iterators_are_given_out_five_times_a_second() {
     let world = World::under_aws_limits().await;
@@ -141,6 +146,7 @@ async fn iterators_are_given_out_five_times_a_second() {
     assert_eq!(no, error("ProvisionedThroughputExceededException", RATE));
 }
 
+// shows: limit:call-rates
 #[tokio::test]
 async fn operations_are_called_as_often_as_aws_lets_them_be() {
     let world = World::under_aws_limits().await;
@@ -165,6 +171,7 @@ async fn operations_are_called_as_often_as_aws_lets_them_be() {
     }
 }
 
+// shows: limit:call-rates
 #[tokio::test]
 async fn streams_of_one_account_share_a_rate_or_have_their_own() {
     let world = World::under_aws_limits().await;
@@ -181,6 +188,7 @@ async fn streams_of_one_account_share_a_rate_or_have_their_own() {
     assert_eq!(world.no("ListTagsForStream", named("t")).await.0, "LimitExceededException");
 }
 
+// shows: limit:fan-out-bytes
 #[tokio::test]
 async fn a_fan_out_consumer_gets_two_mebibytes_a_second_of_a_shard() {
     let world = World::under_aws_limits().await;

@@ -48,6 +48,7 @@ async fn latest_is_fixed_when_it_is_given_out() {
     }
 }
 
+// shows: limit:iterator-life
 #[tokio::test]
 async fn an_iterator_lives_five_minutes_over_a_restart_and_in_quotes() {
     let world = World::new().await;
@@ -72,6 +73,7 @@ async fn an_iterator_lives_five_minutes_over_a_restart_and_in_quotes() {
     );
 }
 
+// shows: limit:iterator-length
 #[tokio::test]
 async fn iterators_are_as_long_as_those_of_aws() {
     use base64::Engine as _;
@@ -170,6 +172,7 @@ async fn bad_places_are_refused_in_the_words_of_aws() {
     }
 }
 
+// shows: limit:records-per-get
 #[tokio::test]
 async fn reading_goes_on_where_the_page_ended_and_says_how_far_behind() {
     let world = World::new().await;
@@ -242,6 +245,7 @@ async fn the_end_of_a_closed_shard_names_its_children() {
     assert_eq!(world.no("GetShardIterator", body).await.0, "InvalidArgumentException");
 }
 
+// shows: limit:records-per-put, limit:bytes-per-put
 #[tokio::test]
 async fn limits_of_puts_hold_and_nothing_is_put_of_a_refused_call() {
     use base64::Engine as _;

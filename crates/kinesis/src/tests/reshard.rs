@@ -53,6 +53,7 @@ fn number(shard: &Value, which: &str) -> SequenceNumber {
     shard["SequenceNumberRange"][which].as_str().unwrap().parse().unwrap()
 }
 
+// shows: SplitShard
 #[tokio::test]
 async fn a_split_is_updating_then_the_parent_is_closed_and_the_children_take_its_records() {
     let world = World::new().await;
@@ -102,6 +103,7 @@ async fn a_split_is_updating_then_the_parent_is_closed_and_the_children_take_its
     assert_eq!(world.read(&at, 10).await.0, ["to a child"]);
 }
 
+// shows: MergeShards
 #[tokio::test]
 async fn a_merge_has_two_parents() {
     let world = World::new().await;
@@ -128,6 +130,7 @@ async fn a_merge_has_two_parents() {
     }
 }
 
+// shows: SplitShard, MergeShards
 #[tokio::test]
 async fn what_cannot_be_split_or_merged_is_refused_in_awss_words() {
     let world = World::new().await;
@@ -189,6 +192,7 @@ async fn what_cannot_be_split_or_merged_is_refused_in_awss_words() {
     );
 }
 
+// shows: UpdateShardCount, limit:scaling-range
 #[tokio::test]
 async fn uniform_scaling_has_limits() {
     let world = World::new().await;
@@ -215,6 +219,7 @@ async fn uniform_scaling_has_limits() {
     );
 }
 
+// shows: limit:scaling-times
 #[tokio::test]
 async fn uniform_scaling_is_free_by_default_and_ten_times_a_day_by_awss_limits() {
     for (world, most) in [(World::new().await, 12), (World::under_aws_limits().await, 10)] {
@@ -364,6 +369,7 @@ async fn a_stream_that_is_deleted_while_it_is_resharded_leaves_nothing() {
     }
 }
 
+// shows: ListShards
 #[tokio::test]
 async fn filters_show_each_key_once_and_expired_shards_go() {
     let world = World::new().await;

@@ -11,6 +11,7 @@ async fn status(world: &World, name: &str) -> String {
     reply["StreamDescriptionSummary"]["StreamStatus"].as_str().unwrap().to_owned()
 }
 
+// shows: CreateStream, DeleteStream
 #[tokio::test]
 async fn a_stream_is_creating_then_active_then_deleting_then_gone() {
     let world = World::new().await;
@@ -168,6 +169,7 @@ async fn a_stream_is_named_by_name_or_arn_and_both_must_agree() {
     assert_eq!(world.no("DescribeStream", body).await.0, "InvalidArgumentException");
 }
 
+// shows: limit:shards-of-account
 #[tokio::test]
 async fn shards_are_limited_and_counted() {
     let world = World::new().await;
@@ -186,6 +188,7 @@ async fn shards_are_limited_and_counted() {
     );
 }
 
+// shows: IncreaseStreamRetentionPeriod, DecreaseStreamRetentionPeriod, limit:retention
 #[tokio::test]
 async fn retention_goes_up_and_down_within_its_limits() {
     let world = World::new().await;
@@ -225,6 +228,8 @@ async fn retention_goes_up_and_down_within_its_limits() {
     assert_eq!(world.read(&at, 10).await.0, [""; 0]);
 }
 
+// shows: AddTagsToStream, RemoveTagsFromStream, ListTagsForStream, TagResource, UntagResource
+// shows: ListTagsForResource, limit:tags
 #[tokio::test]
 async fn tags_are_added_listed_and_removed() {
     let world = World::new().await;
@@ -256,6 +261,7 @@ async fn tags_are_added_listed_and_removed() {
     assert_eq!(world.no("AddTagsToStream", body).await.0, "InvalidArgumentException");
 }
 
+// shows: limit:token-life
 #[tokio::test]
 async fn lists_come_in_pages_whose_tokens_end() {
     let world = World::new().await;
@@ -304,6 +310,7 @@ async fn lists_come_in_pages_whose_tokens_end() {
     );
 }
 
+// shows: limit:tag-characters
 #[tokio::test]
 async fn tags_have_the_characters_that_aws_takes() {
     let world = World::new().await;

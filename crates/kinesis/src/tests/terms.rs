@@ -46,6 +46,7 @@ async fn summary(world: &World) -> Value {
     reply["StreamDescriptionSummary"].clone()
 }
 
+// shows: UpdateMaxRecordSize, limit:record-bytes
 #[tokio::test]
 async fn a_record_is_as_large_as_its_stream_lets_it_be() {
     let world = World::new().await;
@@ -73,6 +74,7 @@ fn size(record: &Value) -> usize {
     STANDARD.decode(record["Data"].as_str().unwrap()).unwrap().len()
 }
 
+// shows: limit:record-bytes, limit:records-per-get
 #[tokio::test]
 async fn ten_mebibytes_go_in_and_come_out() {
     let world = World::new().await;
@@ -119,6 +121,7 @@ async fn sizes_have_the_bounds_of_the_model() {
     }
 }
 
+// shows: limit:record-bursts
 #[tokio::test]
 async fn a_large_record_is_a_burst_that_is_made_up_for() {
     let world = World::under_aws_limits().await;
@@ -206,6 +209,7 @@ async fn a_stream_that_spreads_its_records_needs_no_keys() {
     assert_eq!(world.no("PutRecord", empty).await.0, "ValidationException");
 }
 
+// shows: UpdateStreamRecordDistributionStrategy
 #[tokio::test]
 async fn a_strategy_changes_at_once_and_both_ways() {
     let world = World::new().await;
@@ -245,6 +249,7 @@ async fn a_provisioned_stream_goes_by_its_keys() {
     assert_eq!(no.0, "InvalidArgumentException");
 }
 
+// shows: limit:streams-creating, limit:streams-on-demand
 #[tokio::test]
 async fn at_most_five_streams_are_being_made_and_fifty_are_on_demand() {
     let world = World::under_aws_limits().await;
@@ -282,6 +287,7 @@ async fn at_most_five_streams_are_being_made_and_fifty_are_on_demand() {
     assert_eq!(limits, expected);
 }
 
+// shows: DescribeAccountSettings, UpdateAccountSettings, limit:commitment
 #[tokio::test]
 async fn a_commitment_lasts_a_day_at_least() {
     let world = World::new().await;
