@@ -19,6 +19,11 @@ pub const PUT_RECORDS_BYTES_MAX: usize = 10 << 20;
 pub const GET_RECORDS_MAX: usize = 10_000;
 /// Most data bytes one `GetRecords` returns (AWS: 10 MiB).
 pub const GET_RECORDS_BYTES_MAX: usize = 10 << 20;
+/// Room for one `GetRecords` reply: the most data in base64, with the names around 10,000 records.
+pub const GET_RECORDS_REPLY_BYTES_MAX: usize = 20 << 20;
+/// Most bytes of `GetRecords` replies in memory at once, from before they are read until they are
+/// written; further calls wait for room.
+pub const GET_RECORDS_BYTES_IN_FLIGHT_MAX: usize = 320 << 20;
 /// How long a shard iterator is good for (AWS: five minutes).
 pub const ITERATOR_LIFE: Duration = Duration::from_secs(300);
 /// Shortest retention (AWS: 24 hours), and the default.

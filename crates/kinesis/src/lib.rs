@@ -24,6 +24,7 @@ mod reply;
 mod reroute;
 mod reshard;
 mod retention;
+mod room;
 mod route;
 mod seal;
 mod shards;
@@ -53,6 +54,7 @@ use tokio::sync::Notify;
 pub use crate::error::Error;
 use crate::load::Load;
 use crate::meter::Meters;
+use crate::room::Room;
 use crate::seal::Sealer;
 use crate::subscription::Fanout;
 use crate::throttle::Throttle;
@@ -123,6 +125,7 @@ pub struct Kinesis {
     throttle: Throttle,
     meters: Meters,
     load: Load,
+    replies: Room,
     /// Held from counting the shards to writing the new stream's row.
     creating: tokio::sync::Mutex<()>,
     /// Held while a retention changes, so that log and row end up saying the same.
@@ -181,6 +184,7 @@ impl Kinesis {
             throttle,
             meters: Meters::default(),
             load: Load::default(),
+            replies: Room::new(),
             creating,
             retaining,
         })

@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use self::canonical::single;
-use self::claim::{Claim, Form, iso_text};
+use self::claim::{Claim, Form, claimed_account, iso_text};
 use self::error::{AuthError, Fault};
 use crate::api::{ApiError, Principal};
 
@@ -187,7 +187,7 @@ impl Verifier {
         claim: older::Claim,
     ) -> Result<Authenticated, AuthError> {
         let account = match &self.keys {
-            None => self.account.clone(),
+            None => claimed_account(&claim.key_id, &self.account),
             Some(keys) => {
                 let key = keys.get(&claim.key_id);
                 let secret = key.map_or("", |key| key.secret.as_str());
@@ -232,7 +232,7 @@ impl Verifier {
         let Payload { text, signed, unchecked } =
             payload_of(parts, &claim, body, kind, self.verifies())?;
         let account = match &self.keys {
-            None => self.account.clone(),
+            None => claimed_account(&claim.key_id, &self.account),
             Some(keys) => self.verify(keys, parts, &claim, &text, kind)?,
         };
         // A declared hash is compared last: for a caller who has proven to hold the secret.

@@ -13,6 +13,7 @@ use crate::Kinesis;
 use crate::error::Error;
 use crate::iterator::ShardIterator;
 use crate::put::dry_run;
+use crate::rates::rate_exceeded;
 use crate::reply::Page;
 use crate::shards;
 use crate::streams::Named;
@@ -65,6 +66,8 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
         records_max: request.limit.map_or(GET_RECORDS_MAX, |n| n.0 as usize),
         bytes_max: GET_RECORDS_BYTES_MAX,
     };
+    // A reply that its reader does not take holds its room, and a read without room is not begun.
+    let room = kinesis.replies.reserve().await.ok_or_else(|| rate_exceeded(stream, shard))?;
     let page = match kinesis.log.read(shard.uid, iterator.from, limit).await {
         Err(LogError::NotFound) => return Err(shards::missing(stream, shard.id)),
         read => read?,
@@ -84,7 +87,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
         next: next.as_deref().map(|next| ("NextShardIterator", next)),
         children: ended.then(|| shards::children(stream, shard)),
     };
-    let reply = reply.write(call.format)?;
+    let reply = room.hold(reply.write(call.format)?);
     let newest = page.frames.last().map(|frame| now.since(frame.arrival()).as_millis() as u64);
     let age = newest.unwrap_or_else(|| millis_behind(&page, now));
     kinesis.meters.read(stream, shard.id, records, bytes as u64, age);

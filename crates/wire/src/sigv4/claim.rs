@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::request::Parts;
 use hydrant_core::Timestamp;
-use hydrant_core::names::Region;
+use hydrant_core::names::{AccountId, Region};
 
 use super::canonical::{parameters, single};
 use super::error::{AuthError, Fault};
@@ -38,6 +38,12 @@ pub(super) struct Claim {
     pub(super) signed_at: Timestamp,
     /// Whether a session token came along.
     pub(super) has_token: bool,
+}
+
+/// The account of a caller that proves nothing: an access key id that is the number of an account names
+/// it, as emulators of AWS have it; any other acts for the server's.
+pub(super) fn claimed_account(key_id: &str, own: &AccountId) -> AccountId {
+    key_id.parse().unwrap_or_else(|_| own.clone())
 }
 
 /// Reads the claim of a request, from its header or its query.

@@ -423,6 +423,19 @@ fn without_keys_any_well_formed_signature_will_do() {
     request.headers.insert("authorization", text.parse().unwrap());
     let caller = verifier.authenticate(&request, BodyHash::Whole(b"x"), KINESIS).unwrap();
     assert_eq!(caller.principal.access_key(), "test");
+    let own = caller.principal.scope().account.clone();
+    for (key_id, account) in [
+        ("210987654321", "210987654321"),
+        ("21098765432", own.as_str()),
+        ("2109876543210", own.as_str()),
+    ] {
+        let mut request = list_streams();
+        let text = request.headers["authorization"].to_str().unwrap();
+        let text = text.replace("AKIDEXAMPLE", key_id);
+        request.headers.insert("authorization", text.parse().unwrap());
+        let caller = verifier.authenticate(&request, BodyHash::Whole(b"x"), KINESIS).unwrap();
+        assert_eq!(caller.principal.scope().account.as_str(), account, "{key_id}");
+    }
     request.headers.remove("authorization");
     let none = verifier.authenticate(&request, BodyHash::Whole(b"x"), KINESIS).unwrap_err();
     assert_eq!(none.code, "MissingAuthenticationTokenException");
