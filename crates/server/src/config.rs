@@ -142,7 +142,8 @@ pub(crate) struct Settings {
     )]
     pub(crate) sql_users: Vec<NamedSecret>,
 
-    /// Account that every resource belongs to.
+    /// Account that resources belong to. Without access keys, an access key id of 12 digits is an
+    /// account of its own.
     #[arg(long, value_name = "ID", env = "HYDRANT_ACCOUNT_ID", default_value = "000000000000")]
     pub(crate) account_id: AccountId,
 
@@ -164,6 +165,15 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "N", env = "HYDRANT_SHARD_LIMIT",
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) shard_limit: Option<u32>,
+
+    /// Certificate for TLS on --listen, and those that lead from it to its authority, in a PEM file. Read
+    /// again when it changes. Without it, one for development is made in the data directory.
+    #[arg(long, value_name = "FILE", env = "HYDRANT_TLS_CERT", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// Private key of --tls-cert, in a PEM file.
+    #[arg(long, value_name = "FILE", env = "HYDRANT_TLS_KEY", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
 
     /// S3-compatible service (URL, or `aws`) that holds the buckets of --s3-bucket.
     #[arg(long, value_name = "URL", env = "HYDRANT_S3_ENDPOINT")]

@@ -1,4 +1,4 @@
-//! One port for every HTTP protocol: accepts, bounds and ends connections. What a request means is
+//! One port for every HTTP protocol, plain or in TLS: accepts, bounds and ends connections. What a request means is
 //! the [`router`](crate::router)'s affair.
 
 use std::convert::Infallible;
@@ -11,18 +11,25 @@ use anyhow::{Result, anyhow};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::patience::{Patient, Waiting};
 use crate::router::Router;
+use crate::tls::Tls;
 
 /// How long a client may take to send a request's head.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take from connecting to its first request, which HTTP/2 has no limit for.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a TLS handshake may take. There are as many at once as there may be connections.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What every TLS connection begins with: a record of the handshake (RFC 8446). No HTTP request does.
+const TLS_HANDSHAKE: u8 = 0x16;
 /// Largest head of a request.
 const HEADER_BYTES_MAX: usize = 64 << 10;
 /// Most headers of a request.
@@ -55,10 +62,19 @@ pub(crate) async fn bind(flag: &str, address: SocketAddr) -> Result<TcpListener>
     })
 }
 
+/// How the connections of a listener are served.
+struct Serving {
+    http: Builder<TokioExecutor>,
+    router: Arc<Router>,
+    tls: Arc<Tls>,
+    watcher: Watcher,
+}
+
 /// Serves until `shutdown`, then lets requests under way end.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Arc<Router>,
+    tls: Arc<Tls>,
     connections_max: u32,
     shutdown: CancellationToken,
 ) {
@@ -75,35 +91,80 @@ pub(crate) async fn serve(
             accepted = listener.accept() => accepted,
         };
         let (Ok(place), Ok(stream)) = (place, accepted(stream).await) else { continue };
-        let router = Arc::clone(&router);
-        let asked = Arc::new(Notify::new());
-        let asks = Arc::clone(&asked);
-        let service = service_fn(move |request| {
-            asks.notify_one();
-            let router = Arc::clone(&router);
-            async move { Ok::<_, Infallible>(router.answer(request).await) }
-        });
-        let serving = http.serve_connection(TokioIo::new(stream), service).into_owned();
-        let serving = graceful.watch(serving);
+        let serving = Serving {
+            http: http.clone(),
+            router: Arc::clone(&router),
+            tls: Arc::clone(&tls),
+            watcher: graceful.watcher(),
+        };
+        let shutdown = shutdown.clone();
         tokio::spawn(async move {
-            let mut serving = pin!(serving);
-            let ended = tokio::select! {
-                ended = &mut serving => Some(ended),
-                // One that asks for nothing may not hold a place.
-                first = timeout(FIRST_REQUEST_TIMEOUT, asked.notified()) => match first {
-                    Ok(()) => Some(serving.await),
-                    Err(_) => None,
-                },
-            };
-            if let Some(Err(error)) = ended {
-                tracing::debug!(%error, "a connection ended with an error");
-            }
+            serving.greet(stream, shutdown).await;
             drop(place);
         });
     }
     drop(listener);
     if timeout(GRACE, graceful.shutdown()).await.is_err() {
         tracing::warn!("requests still under way after {} s were cut off", GRACE.as_secs());
+    }
+}
+
+impl Serving {
+    /// Serves a connection, in TLS if that is what it begins with. The place of one that says nothing
+    /// is not held for it.
+    async fn greet(self, stream: TcpStream, shutdown: CancellationToken) {
+        let mut first = [0];
+        let spoken = tokio::select! {
+            () = shutdown.cancelled() => return,
+            spoken = timeout(FIRST_REQUEST_TIMEOUT, stream.peek(&mut first)) => spoken,
+        };
+        let Ok(Ok(1..)) = spoken else { return };
+        let socket = Patient::new(stream);
+        if first[0] != TLS_HANDSHAKE {
+            return self.run(socket).await;
+        }
+        let shaken = tokio::select! {
+            () = shutdown.cancelled() => return,
+            shaken = timeout(HANDSHAKE_TIMEOUT, self.tls.acceptor().accept(socket)) => shaken,
+        };
+        match shaken {
+            Ok(Ok(stream)) => self.run(stream).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
+        }
+    }
+
+    async fn run<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S) {
+        let asked = Arc::new(Notify::new());
+        let asks = Arc::clone(&asked);
+        let waiting = Arc::new(Waiting::default());
+        let replies = Arc::clone(&waiting);
+        let router = self.router;
+        let service = service_fn(move |request| {
+            asks.notify_one();
+            let (router, replies) = (Arc::clone(&router), Arc::clone(&replies));
+            async move {
+                let reply = router.answer(request).await;
+                Ok::<_, Infallible>(reply.map(|body| replies.watch(body)))
+            }
+        });
+        let serving = self.http.serve_connection(TokioIo::new(stream), service).into_owned();
+        let serving = self.watcher.watch(serving);
+        let mut serving = pin!(serving);
+        let idle = async {
+            if timeout(FIRST_REQUEST_TIMEOUT, asked.notified()).await.is_ok() {
+                waiting.too_long().await;
+            }
+        };
+        tokio::select! {
+            ended = &mut serving => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended with an error");
+                }
+            }
+            // One that asks for nothing may not hold a place, one that reads nothing no replies.
+            () = idle => tracing::debug!("a connection whose client does nothing was ended"),
+        }
     }
 }
 

@@ -5,9 +5,11 @@ mod config;
 mod demo;
 mod listener;
 mod master_key;
+mod patience;
 mod router;
 mod stores;
 mod telemetry;
+mod tls;
 mod wiring;
 
 use std::process::ExitCode;

@@ -37,6 +37,7 @@ use crate::admin::{self, Admin};
 use crate::config::{NamedSecret, Secret, Settings};
 use crate::router::Router;
 use crate::stores::{Elsewhere, Stores};
+use crate::tls::{self, Tls};
 use crate::{listener, master_key};
 
 /// How long one part may take to stop before the process ends without it.
@@ -47,6 +48,11 @@ const STOP_PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Endpoints {
     /// URL of the AWS APIs and of Snowflake's drivers.
     pub(crate) aws: String,
+    /// The same in TLS, on the same port.
+    pub(crate) aws_tls: String,
+    /// The certificate that clients have to trust for it, where it was made for development.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca: Option<PathBuf>,
     /// Host and port of SQL over the PostgreSQL protocol.
     pub(crate) sql: String,
     /// URL of the admin endpoint.
@@ -101,6 +107,8 @@ impl Listeners {
     fn endpoints(&self) -> Result<Endpoints> {
         Ok(Endpoints {
             aws: format!("http://{}", self.http.local_addr()?),
+            aws_tls: format!("https://{}", self.http.local_addr()?),
+            ca: None,
             sql: self.sql.local_addr()?.to_string(),
             admin: format!("http://{}", self.admin.local_addr()?),
             pid: std::process::id(),
@@ -264,6 +272,31 @@ fn destinations(stores: Stores) -> MakeDestination {
     })
 }
 
+/// Where the certificate of the HTTP port is from. One of our own is for every name that a client may
+/// use: bucket hosts are below each.
+fn certificate(settings: &Settings) -> tls::Source {
+    if let (Some(cert), Some(key)) = (&settings.tls_cert, &settings.tls_key) {
+        return tls::Source::Given { cert: cert.clone(), key: key.clone() };
+    }
+    let own = ["localhost", "*.localhost", "127.0.0.1", "::1"];
+    let mut names: Vec<String> = own.map(String::from).into();
+    let listen = settings.listen.ip();
+    let listen = (!listen.is_unspecified()).then(|| listen.to_string());
+    for name in settings.allow_hosts.iter().cloned().chain(listen) {
+        let name = name.trim_matches(['[', ']']);
+        if name.is_empty() {
+            continue;
+        }
+        if name.parse::<std::net::IpAddr>().is_err() {
+            names.push(format!("*.{name}"));
+        }
+        names.push(name.to_owned());
+    }
+    names.sort();
+    names.dedup();
+    tls::Source::Development { dir: settings.data_dir.join("tls"), names }
+}
+
 /// Starts everything; on return every endpoint answers. SQL runs on the runtime of `sql`. The error
 /// says what to do.
 pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> {
@@ -272,7 +305,7 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
         Arc::new(Admin { ready: AtomicBool::new(false), metrics, more_metrics: OnceLock::new() });
     // Addresses first: a second server must fail before it touches anything.
     let listeners = Listeners::bind(settings).await?;
-    let endpoints = listeners.endpoints()?;
+    let mut endpoints = listeners.endpoints()?;
     let base = Base::open(settings, &endpoints).await?;
 
     let bucket = base.bucket(settings)?;
@@ -281,6 +314,9 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
     let _ = admin.more_metrics.set(vec![Box::new(move |out| streams.write_metrics(out))]);
     let warehouse = base.warehouse(settings).await?;
     let delivery = base.delivery().await?;
+
+    let tls = Arc::new(Tls::open(certificate(settings), Arc::clone(&base.clock)).context("TLS")?);
+    endpoints.ca = tls.own_authority().map(std::path::absolute).transpose()?;
 
     let (workers, ending) = (CancellationToken::new(), CancellationToken::new());
     let mut worker_tasks = Vec::new();
@@ -323,7 +359,11 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
     });
     let places = settings.connections_max;
     let endpoint_tasks = vec![
-        tokio::spawn(listener::serve(listeners.http, router, places, ending.clone())),
+        tokio::spawn({
+            let (tls, ending) = (Arc::clone(&tls), ending.clone());
+            async move { tls.keep(ending).await }
+        }),
+        tokio::spawn(listener::serve(listeners.http, router, tls, places, ending.clone())),
         sql.spawn(pgwire::serve(listeners.sql, sessions, random, ending.clone())),
         tokio::spawn(admin::serve(listeners.admin, Arc::clone(&admin), ending.clone())),
     ];
@@ -360,7 +400,10 @@ impl Running {
 
     /// Says where the server answers and how to reach it.
     pub(crate) fn greet(&self) {
-        let Endpoints { aws, sql, admin, .. } = &self.endpoints;
+        let Endpoints { aws, aws_tls, ca, sql, admin, .. } = &self.endpoints;
+        let trust =
+            ca.as_ref().map(|ca| format!("  export AWS_CA_BUNDLE={}   # TLS\n", ca.display()));
+        let trust = trust.unwrap_or_default();
         let (host, port) = sql.rsplit_once(':').unwrap_or((sql, ""));
         let keys = if self.open {
             " AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test"
@@ -374,11 +417,12 @@ impl Running {
             "hydrant {} serves from {}
 
   Kinesis, Firehose, S3, Snowflake's drivers   {aws}
+  the same in TLS                              {aws_tls}
   SQL (PostgreSQL protocol)                    {sql}
   health, metrics                              {admin}
 
   export AWS_ENDPOINT_URL={aws}{keys} AWS_REGION=us-east-1
-  psql -h {host} -p {port} -U {user}
+{trust}  psql -h {host} -p {port} -U {user}
 ",
             env!("CARGO_PKG_VERSION"),
             self.data_dir.display(),
