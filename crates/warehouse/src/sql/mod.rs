@@ -2,11 +2,13 @@
 
 pub(crate) mod ast;
 pub(crate) mod build;
+mod comparison;
 mod copy;
 pub(crate) mod front;
 pub(crate) mod functions;
 pub(crate) mod options;
 pub(crate) mod rewrite;
 pub(crate) mod scan;
+mod texts;
 mod tokens;
 pub(crate) mod types;

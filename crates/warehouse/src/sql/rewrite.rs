@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::build::{call, cast_call, int, text};
+use super::comparison::{between, in_list, not};
 use super::functions::Context;
 use super::scan::Prepared;
 use super::types;
@@ -21,8 +22,6 @@ use crate::error::{SqlResult, syntax, unsupported};
 use crate::query::deep;
 use crate::session::SqlError;
 
-/// Most values of an IN list whose comparison is written out.
-const IN_LIST_MAX: usize = 1_000;
 /// What tells two result columns of one name apart inside the engine; cut off again in the answer.
 pub(crate) const TWIN: char = '\u{1}';
 
@@ -405,7 +404,7 @@ impl Rewriter<'_> {
                 *expr = cast_call(inner, &written, false);
             }
             Expr::RLike { negated, expr: inner, pattern, .. } => {
-                let matches = super::functions::matches_whole(inner, pattern, None);
+                let matches = super::texts::matches_whole(inner, pattern, None);
                 *expr = if *negated { not(matches) } else { matches };
             }
             Expr::BinaryOp { left, op, right } => match op {
@@ -434,7 +433,7 @@ impl Rewriter<'_> {
             }
             Expr::Substring { expr: inner, substring_from: Some(from), substring_for, .. } => {
                 let length = substring_for.as_deref();
-                *expr = super::functions::substring(inner, from, length);
+                *expr = super::texts::substring(inner, from, length);
             }
             Expr::Like { expr: inner, .. }
             | Expr::ILike { expr: inner, .. }
@@ -467,41 +466,6 @@ impl Rewriter<'_> {
         }
         Ok(())
     }
-}
-
-fn not(expr: Expr) -> Expr {
-    Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(Expr::Nested(Box::new(expr))) }
-}
-
-fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
-    Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
-}
-
-/// The comparisons BETWEEN stands for, so that the planner sees each with its types.
-fn between(expr: &Expr, low: &Expr, high: &Expr) -> Expr {
-    let from = binary(expr.clone(), BinaryOperator::GtEq, low.clone());
-    let to = binary(expr.clone(), BinaryOperator::LtEq, high.clone());
-    Expr::Nested(Box::new(binary(from, BinaryOperator::And, to)))
-}
-
-/// What to compare with a list of constants when the value is a path into VARIANT.
-fn in_list(expr: &Expr, list: &[Expr]) -> Option<Expr> {
-    if !is_path(expr) || list.len() > IN_LIST_MAX {
-        return None;
-    }
-    let all = |wanted: fn(&Value) -> bool| {
-        list.iter().all(|e| matches!(e, Expr::Value(v) if wanted(&v.value)))
-    };
-    let function = if all(|v| matches!(v, Value::SingleQuotedString(_))) {
-        "text$"
-    } else if all(|v| matches!(v, Value::Number(..))) {
-        "exact$"
-    } else {
-        return None;
-    };
-    let keyed = |e: &Expr| call(function, vec![e.clone()]);
-    let list = list.iter().map(keyed).collect();
-    Some(Expr::InList { expr: Box::new(keyed(expr)), list, negated: false })
 }
 
 fn is_true(expr: &Expr) -> bool {
