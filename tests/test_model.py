@@ -182,12 +182,19 @@ VALID = {
     "UpdateStreamRecordDistributionStrategy": lambda w: {
         "StreamARN": on_demand(w).arn, "RecordDistributionStrategy": "AUTO"},
     "UpdateStreamWarmThroughput": lambda w: {
-        "StreamName": on_demand(w).name, "WarmThroughputMiBps": 10},
+        "StreamName": committed(on_demand(w)).name, "WarmThroughputMiBps": 10},
 }
 
 
 def on_demand(world):
     return World(world.server, world.name + "-od", mode="ON_DEMAND")
+
+
+def committed(world):
+    """Has the account commit itself to a minimum throughput, which warm throughput needs."""
+    world.ok("UpdateAccountSettings", {"MinimumThroughputBillingCommitment": {
+        "Status": "ENABLED"}})
+    return world
 
 
 # shows: each operation

@@ -88,8 +88,19 @@ impl Kinesis {
         Ok(commitment)
     }
 
+    /// Refuses what only a commitment unlocks, to an account and region without one.
+    pub(crate) async fn check_committed(&self, scope: &Scope) -> Result<(), Error> {
+        if self.is_committed(scope).await? {
+            return Ok(());
+        }
+        Err(Error::Validation(format!(
+            "Account {} is not enabled for minimum throughput billing commitment. Enable it with \
+             UpdateAccountSettings.",
+            scope.account
+        )))
+    }
+
     /// Whether what a commitment unlocks is unlocked now.
-    #[allow(dead_code, reason = "warm throughput and the count of consumers ask it")]
     pub(crate) async fn is_committed(&self, scope: &Scope) -> Result<bool, Error> {
         let commitment = self.commitment(scope).await?;
         Ok(commitment.is_some_and(|c| c.is_on(self.clock.now())))

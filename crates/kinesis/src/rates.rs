@@ -113,8 +113,7 @@ impl Kinesis {
         if !self.limited() {
             return Ok(());
         }
-        let (streams, now, Scope { account, region }) =
-            (self.streams(scope), self.clock.now(), scope);
+        let (streams, now, account) = (self.streams(scope), self.clock.now(), &scope.account);
         let creating = |s: &&Arc<Stream>| s.status(now) == Some(StreamStatus::Creating);
         if streams.iter().filter(creating).count() >= CREATING_MAX {
             return Err(Error::LimitExceeded(format!(
@@ -123,8 +122,15 @@ impl Kinesis {
                  {CREATING_MAX}."
             )));
         }
+        self.check_on_demand(scope, mode)
+    }
+
+    /// Refuses one more stream of that mode than an account and region may have.
+    pub(crate) fn check_on_demand(&self, scope: &Scope, mode: StreamMode) -> Result<(), Error> {
+        let Scope { account, region } = scope;
+        let streams = self.streams(scope);
         let count = streams.iter().filter(|s| s.mode == StreamMode::OnDemand).count();
-        if mode == StreamMode::OnDemand && count >= ON_DEMAND_MAX {
+        if self.limited() && mode == StreamMode::OnDemand && count >= ON_DEMAND_MAX {
             return Err(Error::LimitExceeded(format!(
                 "This request would exceed the limit on the number of On-Demand streams for the \
                  account {account} in {region}. Current On-Demand streams count: {count}. Limit: \

@@ -190,16 +190,6 @@ pub(crate) fn not_active(held: &Held, status: StreamStatus) -> Error {
     ))
 }
 
-/// Members that AWS has and hydrant has not: refused, rather than ignored.
-pub(crate) fn refuse(members: &[(&str, bool)]) -> Result<(), Error> {
-    match members.iter().find(|(_, given)| *given) {
-        Some((name, _)) => Err(Error::UnsupportedOperation(format!(
-            "hydrant does not support {name}. Leave it out of the request."
-        ))),
-        None => Ok(()),
-    }
-}
-
 impl Kinesis {
     /// Every stream of an account and region that is not gone.
     pub(crate) fn streams(&self, scope: &Scope) -> Vec<Arc<Stream>> {

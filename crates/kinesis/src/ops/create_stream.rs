@@ -15,11 +15,12 @@ use hydrant_wire::shape::{Integer, Map, Structure, Text};
 use serde::Deserialize;
 
 use super::update_max_record_size::SIZES_KIB;
+use super::update_stream_warm_throughput as warm;
 use crate::Kinesis;
 use crate::distribution;
 use crate::error::Error;
 use crate::lifecycle::NOT_YET;
-use crate::streams::{Named, StreamKey, refuse};
+use crate::streams::{Named, StreamKey};
 use crate::tags;
 use crate::validate::{Checks, STREAM_NAME};
 
@@ -55,19 +56,25 @@ struct ModeDetails<'a> {
 
 pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
     let request: Request<'_> = call.read()?;
-    let (mode, shards) = check(&request)?;
+    let (mode, mut shards) = check(&request)?;
+    let warm = request.warm_throughput.map(warm::check_amount).transpose()?;
     let settings = settings(&request, mode)?;
     let named = Named { name: request.stream_name.as_ref(), arn: None, id: None };
     let id = kinesis.named(call, &named)?;
     let tags = tags::kept(request.tags)?;
     tags::check_count(&tags, &id)?;
+    if let Some(mibps) = warm {
+        kinesis.check_committed(&id.scope).await?;
+        shards = warm::shards_for(mibps);
+    }
     clear_the_way(kinesis, &id).await?;
     let _counted = kinesis.creating.lock().await;
     kinesis.check_streams(call.scope(), mode)?;
     kinesis.check_shards(call.scope(), shards)?;
 
     let new = new_stream(kinesis, &id, mode, shards, tags).await?;
-    let stream = Stream { settings, ..new };
+    let capacity = Capacity { warm_mibps: warm, ..Capacity::default() };
+    let stream = Stream { settings, capacity, ..new };
     match kinesis.put(stream, None).await {
         Ok(_) => Ok(Bytes::new()),
         Err(ControlError::Conflict { .. }) => Err(exists(&id)),
@@ -93,8 +100,14 @@ fn check(request: &Request<'_>) -> Result<(StreamMode, u32), Error> {
     checks.number("maxRecordSizeInKiB", request.max_record_size, SIZES_KIB.0, SIZES_KIB.1);
     let strategy = request.record_distribution_strategy.as_ref();
     checks.one_of("recordDistributionStrategy", strategy, &distribution::NAMES);
+    checks.number("warmThroughputMiBps", request.warm_throughput, 0, i64::from(i32::MAX));
     checks.finish()?;
-    refuse(&[("WarmThroughputMiBps", request.warm_throughput.is_some())])?;
+    if !on_demand && request.warm_throughput.is_some() {
+        return Err(Error::Validation(
+            "WarmThroughputMiBps must not be specified for a stream in PROVISIONED mode."
+                .to_owned(),
+        ));
+    }
     match (on_demand, request.shard_count) {
         (true, Some(_)) => Err(Error::InvalidArgument(
             "ShardCount must not be specified for a stream in ON_DEMAND mode.".to_owned(),

@@ -60,6 +60,10 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
         _ => StreamMode::Provisioned,
     };
     let warm = request.warm_throughput.map(check_amount).transpose()?;
+    kinesis.find(&id)?;
+    if warm.is_some() {
+        kinesis.check_committed(&id.scope).await?;
+    }
     let decide = || {
         let found = kinesis.find(&id)?;
         let stream = &found.held.stream;
@@ -74,6 +78,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
         let mut next = Stream::clone(stream);
         let now = kinesis.clock.now();
         if stream.mode != mode {
+            kinesis.check_on_demand(&id.scope, mode)?;
             next.mode = mode;
             note_switch(kinesis, &mut next)?;
         }

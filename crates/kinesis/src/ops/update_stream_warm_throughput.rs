@@ -67,7 +67,9 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     checks.stream(&named);
     checks.finish()?;
     let id = kinesis.named(call, &named)?;
+    kinesis.find(&id)?;
     let mibps = check_amount(request.warm_throughput.unwrap_or(Integer(0)))?;
+    kinesis.check_committed(&id.scope).await?;
     let reply = Mutex::new(None);
     let decide = || {
         let found = kinesis.find(&id)?;
@@ -100,10 +102,15 @@ pub(super) fn apply(
 ) -> Result<Plan, Error> {
     next.capacity.warm_mibps = Some(mibps);
     let open: Vec<&Shard> = (0..).map_while(|n| held.open_shard(n)).collect();
-    let count = mibps.max(ON_DEMAND_SHARDS);
+    let count = shards_for(mibps);
     let more = count.saturating_sub(open.len() as u32);
     kinesis.check_shards(&held.stream.scope, more)?;
     Ok(Plan::uniform(&held.stream, &open, count))
+}
+
+/// The shards that take so much: 1 MiB/s each, and never fewer than a new stream has.
+pub(super) fn shards_for(mibps: u32) -> u32 {
+    mibps.max(ON_DEMAND_SHARDS)
 }
 
 /// The amount, if a stream may be that ready.

@@ -31,6 +31,12 @@ fn warm(mibps: u32) -> Value {
     json!({ "StreamARN": ARN, "WarmThroughputMiBps": mibps })
 }
 
+async fn commit(world: &World) {
+    let on = json!({ "Status": "ENABLED" });
+    let body = json!({ "MinimumThroughputBillingCommitment": on });
+    world.ok("UpdateAccountSettings", body).await;
+}
+
 async fn summary(world: &World) -> Value {
     let reply = world.ok("DescribeStreamSummary", json!({ "StreamName": "s" })).await;
     reply["StreamDescriptionSummary"].clone()
@@ -105,6 +111,10 @@ async fn an_on_demand_stream_is_warmed_and_let_cool() {
     let world = World::new().await;
     on_demand(&world).await;
     assert_eq!(summary(&world).await.get("WarmThroughput"), None);
+    let (code, text) = world.no("UpdateStreamWarmThroughput", warm(10)).await;
+    assert_eq!(code, "ValidationException");
+    assert!(text.starts_with("Account 000000000000 is not enabled for minimum"), "{text}");
+    commit(&world).await;
     let reply = world.ok("UpdateStreamWarmThroughput", warm(10)).await;
     let shown =
         |target: u32, current: u32| json!({ "TargetMiBps": target, "CurrentMiBps": current });
@@ -141,6 +151,23 @@ async fn an_on_demand_stream_is_warmed_and_let_cool() {
 }
 
 // shows: limit:on-demand-start
+#[tokio::test]
+async fn a_stream_is_warm_from_the_start() {
+    let world = World::new().await;
+    let details = json!({ "StreamMode": "ON_DEMAND" });
+    let body = json!({ "StreamName": "s", "StreamModeDetails": details, "WarmThroughputMiBps": 7 });
+    assert_eq!(world.no("CreateStream", body.clone()).await.0, "ValidationException");
+    commit(&world).await;
+    world.ok("CreateStream", body).await;
+    world.kinesis.settle().await;
+    settle(&world).await;
+    let shown = json!({ "TargetMiBps": 7, "CurrentMiBps": 7 });
+    assert_eq!(summary(&world).await["WarmThroughput"], shown);
+    let body = json!({ "StreamName": "t", "ShardCount": 1, "WarmThroughputMiBps": 7 });
+    let text = "WarmThroughputMiBps must not be specified for a stream in PROVISIONED mode.";
+    assert_eq!(world.no("CreateStream", body).await, error("ValidationException", text));
+}
+
 #[tokio::test]
 async fn an_on_demand_stream_gets_shards_for_what_it_takes() {
     let world = World::new().await;

@@ -104,10 +104,6 @@ async fn what_hydrant_has_not_is_refused_by_name() {
         error("UnsupportedOperationException", "hydrant does not support CreateQueue.")
     );
     assert_eq!(world.no("MakeCoffee", json!({})).await.0, "UnknownOperationException");
-    let body = json!({ "StreamName": "s", "ShardCount": 1, "WarmThroughputMiBps": 8 });
-    let (code, text) = world.no("CreateStream", body).await;
-    assert_eq!(code, "UnsupportedOperationException");
-    assert!(text.contains("WarmThroughputMiBps"), "{text}");
 }
 
 #[tokio::test]
