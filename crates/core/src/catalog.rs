@@ -6,6 +6,7 @@
 
 mod capacity;
 mod consumer;
+mod state;
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -30,6 +31,7 @@ use crate::sequence::{RecordIndex, SequenceNumber};
 
 pub use capacity::{Capacity, PlannedShard, Reshard};
 pub use consumer::{Consumer, ConsumerState, ConsumerStatus};
+pub use state::{StreamMode, StreamState, StreamStatus};
 
 const PREFIX: &str = "streams/";
 const NEXT_UID: &str = "log/next-shard-uid";
@@ -108,50 +110,6 @@ impl Shard {
     pub fn ending_sequence_number(&self) -> Option<SequenceNumber> {
         self.closed.map(|at| SequenceNumber::end_of(self.id.0, self.created, at))
     }
-}
-
-/// What a stream is doing, with the moment at which that ends by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum StreamState {
-    /// Being made; active from this moment on.
-    Creating(Timestamp),
-    /// Ready.
-    Active,
-    /// Being changed, taking records meanwhile; active from this moment on.
-    Updating(Timestamp),
-    /// Being deleted; gone from this moment on.
-    Deleting(Timestamp),
-}
-
-/// `StreamStatus`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "AWS's own words")]
-pub enum StreamStatus {
-    Creating,
-    Active,
-    Updating,
-    Deleting,
-}
-
-impl StreamStatus {
-    /// As AWS spells it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Creating => "CREATING",
-            Self::Active => "ACTIVE",
-            Self::Updating => "UPDATING",
-            Self::Deleting => "DELETING",
-        }
-    }
-}
-
-/// `StreamModeDetails.StreamMode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum StreamMode {
-    /// The user says how many shards.
-    Provisioned,
-    /// hydrant says how many shards.
-    OnDemand,
 }
 
 /// A stream: one row of the control store.

@@ -1,0 +1,49 @@
+//! What a stream is doing, and who decides on its shards.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+
+/// What a stream is doing, with the moment at which that ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamState {
+    /// Being made; active from this moment on.
+    Creating(Timestamp),
+    /// Ready.
+    Active,
+    /// Being changed, taking records meanwhile; active from this moment on.
+    Updating(Timestamp),
+    /// Being deleted; gone from this moment on.
+    Deleting(Timestamp),
+}
+
+/// `StreamStatus`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "AWS's own words")]
+pub enum StreamStatus {
+    Creating,
+    Active,
+    Updating,
+    Deleting,
+}
+
+impl StreamStatus {
+    /// As AWS spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "CREATING",
+            Self::Active => "ACTIVE",
+            Self::Updating => "UPDATING",
+            Self::Deleting => "DELETING",
+        }
+    }
+}
+
+/// `StreamModeDetails.StreamMode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamMode {
+    /// The user says how many shards.
+    Provisioned,
+    /// hydrant says how many shards.
+    OnDemand,
+}
