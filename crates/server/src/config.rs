@@ -226,11 +226,16 @@ pub(crate) struct Settings {
           value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub(crate) tail_cache_mib: u64,
 
-    /// How long a stream shows CREATING, UPDATING or DELETING, in milliseconds; records are taken
-    /// while it is UPDATING.
+    /// How long a stream or a consumer shows CREATING, UPDATING or DELETING, in milliseconds; records
+    /// are taken while a stream is UPDATING.
     #[arg(long, value_name = "MS", env = "HYDRANT_STREAM_STATE_DELAY_MS", default_value_t = 20,
           value_parser = clap::value_parser!(u64).range(0..=3_600_000))]
     pub(crate) stream_state_delay_ms: u64,
+
+    /// How long a SubscribeToShard lasts, in seconds; its clients then subscribe again.
+    #[arg(long, value_name = "S", env = "HYDRANT_SUBSCRIPTION_SECONDS", default_value_t = 300,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) subscription_seconds: u64,
 
     /// Size of a segment of the log, in MiB.
     #[arg(long, value_name = "MIB", env = "HYDRANT_SEGMENT_MIB", default_value_t = 256,

@@ -78,6 +78,7 @@ pub(crate) struct Running {
 /// What has to be stopped, in the order of stopping.
 struct Parts {
     admin: Arc<Admin>,
+    kinesis: Arc<Kinesis>,
     delivery: Arc<Delivery>,
     /// Ends what runs beside requests: pipes and streams under way.
     workers: CancellationToken,
@@ -194,6 +195,9 @@ impl Base {
             Arc::clone(&self.random),
             Arc::clone(&self.vault),
             hydrant_kinesis::Options {
+                consumer_create_delay: delay,
+                consumer_delete_delay: delay,
+                subscription_life: Duration::from_secs(settings.subscription_seconds),
                 create_delay: delay,
                 update_delay: delay,
                 delete_delay: delay,
@@ -346,6 +350,7 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
         Arc::clone(&base.random),
         driver::Options::default(),
     );
+    let streams = Arc::clone(&kinesis);
     let services: Vec<Arc<dyn JsonService>> = vec![kinesis, Arc::clone(&delivery) as _];
     let (verifier, random) = (Arc::clone(&base.verifier), Arc::clone(&base.random));
     let router = Arc::new(Router {
@@ -374,6 +379,7 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
     let any = || NamedSecret { name: "test".to_owned(), secret: Secret("test".to_owned()) };
     let parts = Parts {
         admin,
+        kinesis: streams,
         delivery,
         workers,
         worker_tasks,
@@ -440,6 +446,8 @@ impl Running {
         for task in &mut parts.worker_tasks {
             patiently("a worker", task).await;
         }
+        // They would keep their connections for minutes.
+        parts.kinesis.end_subscriptions();
         parts.endpoints.cancel();
         for task in &mut parts.endpoint_tasks {
             patiently("an endpoint", task).await;
