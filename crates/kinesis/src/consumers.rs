@@ -149,6 +149,9 @@ impl Kinesis {
             return Ok(ConsumerKey { stream, name: name.to_string(), created_s: None });
         };
         let key = self.consumer_key(call, arn)?;
+        if stream.is_none() {
+            self.allow_call(call, Some(&key.stream))?;
+        }
         let (same_stream, same_name) =
             (stream.is_none_or(|s| s == key.stream), by.name.is_none_or(|n| **n == key.name));
         if same_stream && same_name {

@@ -164,12 +164,8 @@ impl Kinesis {
         let attention = Arc::new(Attention { pending, wake: Notify::new() });
         let throttle = Throttle::new(Arc::clone(&clock));
         let (creating, retaining) = Default::default();
-        let fanout = Fanout::new(
-            Arc::clone(&log),
-            Arc::clone(&catalog),
-            Arc::clone(&clock),
-            options.subscription_life,
-        );
+        let fanout =
+            Fanout::new(Arc::clone(&log), Arc::clone(&catalog), Arc::clone(&clock), &options);
         Ok(Self {
             log,
             control,

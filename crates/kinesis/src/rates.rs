@@ -3,7 +3,6 @@
 //! from the API reference where that says nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use hydrant_core::catalog::{Shard, Stream, StreamMode, StreamStatus};
 use hydrant_core::limits::RECORD_BYTES_MAX;
@@ -29,7 +28,7 @@ const READS: Rate = Rate::per_second(5);
 /// Bytes that `GetRecords` returns from one shard, to all its readers together.
 const READ_BYTES: Rate = Rate::per_second(2 << 20);
 /// Bytes that one fan-out consumer gets from one shard.
-const FAN_OUT_BYTES: Rate = Rate::per_second(2 << 20);
+pub(crate) const FAN_OUT_BYTES: Rate = Rate::per_second(2 << 20);
 /// Calls of `GetShardIterator` on one shard.
 const ITERATORS: Rate = Rate::per_second(5);
 /// Records put into one shard.
@@ -217,26 +216,6 @@ impl Kinesis {
             return Ok(());
         }
         Err(rate_exceeded(stream, shard))
-    }
-
-    /// How long to wait before a fan-out consumer gets more of a shard; zero by default.
-    #[allow(dead_code, reason = "SubscribeToShard calls it")]
-    pub(crate) fn fan_out_pause(&self, consumer_arn: &str, shard: &Shard) -> Duration {
-        if !self.limited() {
-            return Duration::ZERO;
-        }
-        let key = Key::Consumer(consumer_arn.to_owned(), shard.uid);
-        self.throttle.closed_for("fan-out bytes", &key, FAN_OUT_BYTES)
-    }
-
-    /// Counts what a fan-out consumer was sent of a shard.
-    #[allow(dead_code, reason = "SubscribeToShard calls it")]
-    pub(crate) fn count_fan_out(&self, consumer_arn: &str, shard: &Shard, bytes: usize) {
-        if self.limited() {
-            let key = Key::Consumer(consumer_arn.to_owned(), shard.uid);
-            let want = Want { what: "fan-out bytes", rate: FAN_OUT_BYTES, amount: bytes as u64 };
-            self.throttle.charge(&key, &want);
-        }
     }
 }
 

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use hydrant_core::catalog::{ConsumerStatus, Held, Shard, StreamCatalog, StreamStatus};
 use hydrant_core::log::{LogEngine, LogError};
+use hydrant_core::record::Frame;
 use hydrant_core::sequence::RecordIndex;
 use hydrant_core::{Clock, Timestamp};
 use hydrant_wire::Format;
@@ -27,10 +28,13 @@ use tokio::time::{Instant, sleep_until};
 use crate::consumers::ConsumerKey;
 use crate::error::Error;
 use crate::ops::get_records::millis_behind;
+use crate::rates::FAN_OUT_BYTES;
 use crate::shards;
 use crate::subscription::active::{ActiveSubscriptions, Pair, Place};
 use crate::subscription::event::Records;
 use crate::subscription::hub::{EVENT, Hubs, Told};
+use crate::throttle::{Key, Throttle, Want};
+use crate::{Limits, Options};
 
 /// How long a subscription is silent at most (AWS sends an event without records about that often).
 const SILENCE_MAX: Duration = Duration::from_secs(5);
@@ -44,6 +48,8 @@ pub(crate) struct Fanout {
     active: ActiveSubscriptions,
     closing: watch::Sender<bool>,
     life: Duration,
+    /// How fast a consumer gets a shard's records, where AWS's rates hold.
+    pace: Option<Throttle>,
 }
 
 /// What a subscription is to.
@@ -61,13 +67,15 @@ pub(crate) struct Wanted {
 }
 
 impl Fanout {
-    /// No subscriptions yet; each will last for `life`.
+    /// No subscriptions yet.
     pub(crate) fn new(
         log: Arc<dyn LogEngine>,
         catalog: Arc<StreamCatalog>,
         clock: Arc<dyn Clock>,
-        life: Duration,
+        options: &Options,
     ) -> Arc<Self> {
+        let limited = options.limits == Limits::Aws;
+        let pace = limited.then(|| Throttle::new(Arc::clone(&clock)));
         let hubs = Hubs::new(Arc::clone(&log), Arc::clone(&catalog), Arc::clone(&clock));
         Arc::new(Self {
             log,
@@ -76,7 +84,8 @@ impl Fanout {
             hubs: Arc::new(hubs),
             active: ActiveSubscriptions::default(),
             closing: watch::Sender::new(false),
-            life,
+            life: options.subscription_life,
+            pace,
         })
     }
 
@@ -87,6 +96,7 @@ impl Fanout {
         wanted: Wanted,
     ) -> Result<BoxStream<'static, Bytes>, Error> {
         let Wanted { format, consumer, registered, shard, from } = wanted;
+        let bucket = Key::Consumer(consumer.words(), shard.uid);
         let pair = Pair { consumer: consumer.name.clone(), registered, shard: shard.uid };
         let begun = self.active.begin(pair);
         let (place, taken_over) = begun.map_err(|_| in_use(&consumer, &shard))?;
@@ -102,6 +112,7 @@ impl Fanout {
             ends: now + self.life,
             // Due at once: the first event tells where the subscription begins.
             speaks: now,
+            bucket,
             taken_over,
             closing: self.closing.subscribe(),
             step: Step::First,
@@ -148,6 +159,8 @@ struct Subscription {
     ends: Instant,
     /// When to send an event even without records.
     speaks: Instant,
+    /// What the pace is counted in.
+    bucket: Key,
     taken_over: oneshot::Receiver<()>,
     closing: watch::Receiver<bool>,
     step: Step,
@@ -202,10 +215,46 @@ impl Subscription {
             if Instant::now() >= self.ends || *self.closing.borrow() {
                 return Ok(Next::End);
             }
-            let next = if self.look { self.read().await? } else { self.listen().await? };
+            let pause = self.pause();
+            let next = if !pause.is_zero() {
+                self.rest(pause).await?
+            } else if self.look {
+                self.read().await?
+            } else {
+                self.listen().await?
+            };
             if !matches!(next, Next::Again) {
                 return Ok(next);
             }
+        }
+    }
+
+    /// How long to send nothing.
+    fn pause(&self) -> Duration {
+        let pace = self.fanout.pace.as_ref();
+        pace.map_or(Duration::ZERO, |pace| {
+            pace.closed_for("fan-out bytes", &self.bucket, FAN_OUT_BYTES)
+        })
+    }
+
+    async fn rest(&mut self, pause: Duration) -> Result<Next, Error> {
+        tokio::select! {
+            biased;
+            _ = &mut self.taken_over => Err(in_use(&self.consumer, &self.shard)),
+            _ = self.closing.wait_for(|closing| *closing) => Ok(Next::End),
+            () = sleep_until(self.ends) => Ok(Next::End),
+            () = tokio::time::sleep(pause) => Ok(Next::Again),
+        }
+    }
+
+    /// Counts records that are about to be sent.
+    fn count(&self, frames: &[Frame]) {
+        let records = frames.iter().map(Frame::len).sum::<usize>() as u64;
+        metrics::counter!("hydrant_kinesis_records_read_total").increment(records);
+        if let Some(pace) = &self.fanout.pace {
+            let bytes: usize = frames.iter().flat_map(Frame::records).map(|r| r.size_bytes()).sum();
+            let want = Want { what: "fan-out bytes", rate: FAN_OUT_BYTES, amount: bytes as u64 };
+            pace.charge(&self.bucket, &want);
         }
     }
 
@@ -220,7 +269,7 @@ impl Subscription {
         if !page.is_empty() {
             let frames = &page.frames[..];
             let behind_ms = millis_behind(&page, self.fanout.clock.now());
-            count(page.len());
+            self.count(frames);
             let records = Records { shard: &self.shard, frames, next: page.next, behind_ms };
             return Ok(Next::Send(records.frame(self.format)?));
         }
@@ -285,13 +334,15 @@ impl Subscription {
             self.look = true;
             return Ok(Next::Again);
         }
-        let (records, frame) = if event.from == self.from {
-            (event.len(), event.frame(self.format)?)
+        let frame = if event.from == self.from {
+            self.count(&event.frames);
+            event.frame(self.format)?
         } else {
-            event.frame_from(self.from, self.format)?
+            let rest = event.rest(self.from);
+            self.count(&rest);
+            event.encode(&rest, self.format)?
         };
         self.from = event.next;
-        count(records);
         Ok(Next::Send(frame))
     }
 
@@ -313,8 +364,4 @@ impl Subscription {
         }
         Ok(held)
     }
-}
-
-fn count(records: usize) {
-    metrics::counter!("hydrant_kinesis_records_read_total").increment(records as u64);
 }

@@ -32,7 +32,6 @@ pub(crate) enum Key {
     /// That of a shard.
     Shard(ShardUid),
     /// That of a consumer, by its ARN, on a shard.
-    #[allow(dead_code, reason = "SubscribeToShard uses it")]
     Consumer(String, ShardUid),
 }
 

@@ -55,8 +55,9 @@ pub(super) struct Event {
     pub(super) from: RecordIndex,
     /// Where the next ones begin.
     pub(super) next: RecordIndex,
+    /// The records themselves.
+    pub(super) frames: Vec<Frame>,
     shard: Arc<Shard>,
-    frames: Vec<Frame>,
     behind_ms: u64,
     json: OnceLock<Result<Bytes, Error>>,
     cbor: OnceLock<Result<Bytes, Error>>,
@@ -64,11 +65,6 @@ pub(super) struct Event {
 }
 
 impl Event {
-    /// How many records.
-    pub(super) fn len(&self) -> usize {
-        self.frames.iter().map(Frame::len).sum()
-    }
-
     /// The frame of all of them, which the first to ask for it encodes.
     pub(super) fn frame(&self, format: Format) -> Result<Bytes, Error> {
         let made = match format {
@@ -78,18 +74,14 @@ impl Event {
         made.get_or_init(|| self.encode(&self.frames, format)).clone()
     }
 
-    /// The records from a place on. The caller's duty: it is within the event.
-    pub(super) fn frame_from(
-        &self,
-        from: RecordIndex,
-        format: Format,
-    ) -> Result<(usize, Bytes), Error> {
+    /// The records from a place on.
+    pub(super) fn rest(&self, from: RecordIndex) -> Vec<Frame> {
         let rest = self.frames.iter().filter(|f| f.end() > from);
-        let rest: Vec<_> = rest.map(|f| f.slice(from, usize::MAX)).collect();
-        Ok((rest.iter().map(Frame::len).sum(), self.encode(&rest, format)?))
+        rest.map(|f| f.slice(from, usize::MAX)).collect()
     }
 
-    fn encode(&self, frames: &[Frame], format: Format) -> Result<Bytes, Error> {
+    /// A frame of some of them, the last one included.
+    pub(super) fn encode(&self, frames: &[Frame], format: Format) -> Result<Bytes, Error> {
         let Self { shard, next, behind_ms, .. } = self;
         Records { shard, frames, next: *next, behind_ms: *behind_ms }.frame(format)
     }

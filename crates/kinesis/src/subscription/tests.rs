@@ -545,6 +545,34 @@ async fn a_position_ahead_of_the_end_skips_what_is_below_it() {
     assert_eq!(ahead.event().await.data(), ["three"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_consumer_gets_two_mebibytes_a_second_of_a_shard_where_rates_hold() {
+    let world = World::under_aws_limits().await;
+    let arns = world.with_consumers(&["c", "d"]).await;
+    let large = "x".repeat((1 << 20) - 100);
+    for _ in 0..6 {
+        world.put("s", "k", &large).await;
+        world.clock.advance(Duration::from_secs(2));
+    }
+    let mut client = world.subscribe(&arns[0], FIRST, horizon()).await;
+    let mut events = 0;
+    while let Some(seen) = client.ready().await {
+        assert_eq!(seen.data().len(), 1);
+        events += 1;
+    }
+    assert!((2..=3).contains(&events), "{events}");
+    // Another consumer has its own two.
+    let mut other = world.subscribe(&arns[1], FIRST, horizon()).await;
+    assert!(other.ready().await.is_some());
+    world.clock.advance(Duration::from_millis(1_600));
+    tokio::time::advance(Duration::from_millis(1_600)).await;
+    while let Some(seen) = client.ready().await {
+        assert_eq!(seen.data().len(), 1);
+        events += 1;
+    }
+    assert!((4..=6).contains(&events), "{events}");
+}
+
 /// A log that counts its reads.
 struct Counting {
     inner: Arc<dyn LogEngine>,

@@ -190,18 +190,6 @@ async fn streams_of_one_account_share_a_rate_or_have_their_own() {
 
 // shows: limit:fan-out-bytes
 #[tokio::test]
-async fn a_fan_out_consumer_gets_two_mebibytes_a_second_of_a_shard() {
-    let world = World::under_aws_limits().await;
-    world.create("s", 1).await;
-    let held = world.kinesis.catalog.get(&world.scope, &"s".parse().unwrap()).unwrap();
-    let shard = &held.stream.shards[0];
-    assert_eq!(world.kinesis.fan_out_pause("a", shard), Duration::ZERO);
-    world.kinesis.count_fan_out("a", shard, 3 << 20);
-    assert_eq!(world.kinesis.fan_out_pause("a", shard), Duration::from_millis(1_500));
-    assert_eq!(world.kinesis.fan_out_pause("b", shard), Duration::ZERO);
-}
-
-#[tokio::test]
 async fn nothing_is_bounded_by_default() {
     let world = World::new().await;
     world.create("s", 1).await;
