@@ -16,7 +16,7 @@ use hydrant_core::record::RecordBatch;
 use hydrant_core::sequence::{IndexRange, RecordIndex};
 use hydrant_core::{Clock, Timestamp};
 use hydrant_testkit::{ManualClock, MemoryControl, MemoryLog};
-use hydrant_wire::{Call, JsonService, Reply, event_stream};
+use hydrant_wire::{Call, Format, JsonService, Reply, cbor, event_stream};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
@@ -193,6 +193,47 @@ async fn records_are_pushed_as_get_records_shows_them() {
 }
 
 // shows: limit:subscription-life
+#[tokio::test(start_paused = true)]
+async fn a_caller_in_cbor_gets_events_in_cbor() {
+    let world = World::new().await;
+    let arns = world.with_consumers(&["c", "d"]).await;
+    world.put("s", "k", "one").await;
+    let arrived = world.now_ms();
+    let position = cbor::to_bytes(&json!({
+        "ConsumerARN": arns[0], "ShardId": FIRST, "StartingPosition": { "Type": "TRIM_HORIZON" },
+    }));
+    let call = Call::for_tests(world.scope.clone(), "SubscribeToShard", position.unwrap());
+    let call = Call { format: Format::Cbor, ..call };
+    let Ok(Reply::Stream(mut frames)) = world.kinesis.call(call).await else { panic!() };
+    let mut json = world.latest(&arns[1]).await;
+    let mut payloads = Vec::new();
+    for name in ["initial-response", "SubscribeToShardEvent"] {
+        let bytes = frames.next().await.unwrap();
+        let (frame, _) = event_stream::decode(&bytes).unwrap().unwrap();
+        assert_eq!(frame.header(":event-type"), Some(name));
+        assert_eq!(frame.header(":content-type"), Some("application/x-amz-cbor-1.1"));
+        payloads.push(frame.payload.to_vec());
+    }
+    assert_eq!(payloads[0], [0xa0]);
+    // As `GetRecords` writes it: raw bytes, and a moment in whole milliseconds.
+    let has = |part: &[u8]| payloads[1].windows(part.len()).any(|w| w == part);
+    assert!(has(b"dData\x43one"), "{:?}", payloads[1]);
+    assert!(has(&arrived.to_be_bytes()), "{:?}", payloads[1]);
+    assert!(has(b"ContinuationSequenceNumber"));
+    // At the end of the shard each gets the hub's event in its own format.
+    assert!(timeout(Duration::from_secs(1), frames.next()).await.is_err());
+    world.put("s", "k", "two").await;
+    let bytes = frames.next().await.unwrap();
+    let (frame, _) = event_stream::decode(&bytes).unwrap().unwrap();
+    assert!(frame.payload.windows(9).any(|w| w == b"dData\x43two"));
+    assert_eq!(json.event().await.data(), ["two"]);
+    world.ok("DeregisterStreamConsumer", json!({ "ConsumerARN": arns[0] })).await;
+    let bytes = frames.next().await.unwrap();
+    let (frame, _) = event_stream::decode(&bytes).unwrap().unwrap();
+    assert_eq!(frame.header(":exception-type"), Some("ResourceNotFoundException"));
+    assert_eq!(frame.header(":content-type"), Some("application/x-amz-cbor-1.1"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_idle_subscription_speaks_every_five_seconds_and_ends_after_five_minutes() {
     let world = World::new().await;
