@@ -2,7 +2,7 @@
 
 use hydrant_core::Timestamp;
 use hydrant_core::arn::Arn;
-use hydrant_core::catalog::{Consumer, ConsumerStatus, Held, Stream};
+use hydrant_core::catalog::{Consumer, ConsumerStatus, Held, Stream, StreamMode};
 use hydrant_wire::Call;
 use hydrant_wire::shape::{Epoch, Text};
 use serde::Serialize;
@@ -12,8 +12,10 @@ use crate::error::Error;
 use crate::streams::{Named, StreamKey, check_scope, parse_name};
 use crate::validate::{CONSUMER_ARN, CONSUMER_NAME, Checks};
 
-/// Most consumers of one stream (AWS).
+/// Most consumers of one stream (AWS),
 const CONSUMERS_MAX: usize = 20;
+/// and of an on-demand one, once the account has committed to a minimum throughput.
+const CONSUMERS_COMMITTED_MAX: usize = 50;
 
 /// `Consumer` and `ConsumerDescription` of the API.
 #[derive(Serialize)]
@@ -115,8 +117,9 @@ fn read(arn: &Arn) -> Option<ConsumerKey> {
 
 impl Kinesis {
     /// Most consumers that a stream may have.
-    pub(crate) fn consumers_max(&self, _stream: &Stream) -> usize {
-        CONSUMERS_MAX
+    pub(crate) async fn consumers_max(&self, stream: &Stream) -> Result<usize, Error> {
+        let more = stream.mode == StreamMode::OnDemand && self.is_committed(&stream.scope).await?;
+        Ok(if more { CONSUMERS_COMMITTED_MAX } else { CONSUMERS_MAX })
     }
 
     /// The consumer that an ARN means. The caller's duty: the text follows [`CONSUMER_ARN`].

@@ -59,7 +59,8 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     check_tags(&tags, name)?;
     for _ in 0..ATTEMPTS_MAX {
         let found = kinesis.find(&id)?;
-        let (next, consumer) = registered(kinesis, &found, name, &tags)?;
+        let max = kinesis.consumers_max(&found.held.stream).await?;
+        let (next, consumer) = registered(kinesis, &found, name, &tags, max)?;
         match kinesis.put(next, Some(found.held.version)).await {
             Ok(held) => {
                 let consumer = ConsumerReply::of(&held.stream, &consumer, ConsumerStatus::Creating);
@@ -82,12 +83,13 @@ fn check_tags(tags: &BTreeMap<String, String>, name: &str) -> Result<(), Error> 
     )))
 }
 
-/// The stream with one consumer more, and that consumer.
+/// The stream with one consumer more, of at most `max`, and that consumer.
 fn registered(
     kinesis: &Kinesis,
     found: &Found,
     name: &str,
     tags: &BTreeMap<String, String>,
+    max: usize,
 ) -> Result<(Stream, Consumer), Error> {
     if matches!(found.status, StreamStatus::Creating | StreamStatus::Deleting) {
         return Err(not_active(&found.held, found.status));
@@ -100,7 +102,7 @@ fn registered(
             "Consumer {name} under stream {of} already exists for account {account}."
         )));
     }
-    let (count, max) = (stream.consumers(now).count(), kinesis.consumers_max(stream));
+    let count = stream.consumers(now).count();
     if count >= max {
         return Err(Error::LimitExceeded(format!(
             "Stream {of} under account {account} has {count} consumers registered, which is the \

@@ -147,6 +147,25 @@ async fn consumers_are_limited() {
 
 // shows: ListStreamConsumers, limit:token-life
 #[tokio::test]
+async fn an_on_demand_stream_of_an_account_that_committed_has_up_to_fifty() {
+    let world = World::new().await;
+    let mode = json!({ "StreamName": "s", "StreamModeDetails": { "StreamMode": "ON_DEMAND" } });
+    world.ok("CreateStream", mode).await;
+    world.kinesis.settle().await;
+    pass(&world);
+    let commit = json!({ "MinimumThroughputBillingCommitment": { "Status": "ENABLED" } });
+    world.ok("UpdateAccountSettings", commit).await;
+    for n in 0..50 {
+        register(&world, &format!("c{n}")).await;
+        pass(&world);
+    }
+    let more = json!({ "StreamARN": STREAM, "ConsumerName": "more" });
+    let (code, text) = world.no("RegisterStreamConsumer", more).await;
+    assert_eq!(code, "LimitExceededException");
+    assert!(text.contains("limit of 50 consumers"), "{text}");
+}
+
+#[tokio::test]
 async fn consumers_are_listed_in_pages_whose_tokens_end() {
     let world = World::new().await;
     world.create("s", 1).await;
