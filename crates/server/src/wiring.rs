@@ -446,7 +446,7 @@ impl Running {
         for task in &mut parts.worker_tasks {
             patiently("a worker", task).await;
         }
-        // They would keep their connections for minutes.
+        // Subscriptions to shards would keep their connections for minutes.
         parts.kinesis.end_subscriptions();
         parts.endpoints.cancel();
         for task in &mut parts.endpoint_tasks {
