@@ -27,6 +27,7 @@ use crate::limits::RECORD_BYTES_MAX;
 use crate::log::ShardUid;
 use crate::monitoring::ShardMetric;
 use crate::names::{Scope, StreamName};
+use crate::policy::Policy;
 use crate::sequence::{RecordIndex, SequenceNumber};
 
 pub use capacity::{Capacity, PlannedShard, Reshard};
@@ -165,6 +166,9 @@ pub struct StreamSettings {
     pub max_record_kib: u32,
     /// `RecordDistributionStrategy`; what counts is [`Stream::spreads`].
     pub distribution: Distribution,
+    /// Its resource policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Arc<Policy>>,
     /// Metrics that are also kept by shard, in the order of AWS's model, each once.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shard_metrics: Vec<ShardMetric>,
@@ -176,6 +180,7 @@ impl Default for StreamSettings {
             encryption: None,
             max_record_kib: (RECORD_BYTES_MAX >> 10) as u32,
             distribution: Distribution::UserPartitionKey,
+            policy: None,
             shard_metrics: Vec::new(),
         }
     }

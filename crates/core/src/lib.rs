@@ -17,6 +17,7 @@ pub mod log;
 pub mod monitoring;
 pub mod names;
 pub mod notify;
+pub mod policy;
 pub mod random;
 pub mod record;
 pub mod sequence;

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::Kinesis;
 use crate::error::Error;
-use crate::streams::{Named, StreamKey, check_scope, parse_name};
+use crate::streams::{Named, StreamKey, check_service, parse_name};
 use crate::validate::{CONSUMER_ARN, CONSUMER_NAME, Checks};
 
 /// Most consumers of one stream (AWS),
@@ -127,7 +127,8 @@ impl Kinesis {
         let invalid = || Error::InvalidArgument(format!("{text} is not the ARN of a consumer."));
         let arn: Arn = text.parse().map_err(|_| invalid())?;
         let key = read(&arn).ok_or_else(invalid)?;
-        check_scope(call, &arn, text)?;
+        check_service(&arn, text)?;
+        self.allow_consumer(call, &key, text)?;
         if key.stream.scope.region != call.scope().region {
             return Err(key.not_found());
         }

@@ -4,6 +4,7 @@
 //! whole, acts on the ports and writes its reply; what takes time (a stream being made or deleted)
 //! is a state in the stream's row, moved on by [`Kinesis::run`].
 
+mod access;
 mod account;
 mod change;
 mod consumers;
@@ -51,6 +52,7 @@ use hydrant_wire::{ApiError, Call, Format, JsonService, Reply};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::access::Policies;
 pub use crate::error::Error;
 use crate::load::Load;
 use crate::meter::Meters;
@@ -126,6 +128,7 @@ pub struct Kinesis {
     meters: Meters,
     load: Load,
     replies: Room,
+    policies: Policies,
     /// Held from counting the shards to writing the new stream's row.
     creating: tokio::sync::Mutex<()>,
     /// Held while a retention changes, so that log and row end up saying the same.
@@ -159,6 +162,7 @@ impl Kinesis {
         options: Options,
     ) -> Result<Self, ControlError> {
         encryption::load(&vault, &catalog);
+        let policies = Policies::of(&catalog);
         let sealer = Sealer::open(control.as_ref(), &random).await?;
         let pending = Mutex::new(lifecycle::unfinished(&catalog));
         let attention = Arc::new(Attention { pending, wake: Notify::new() });
@@ -181,6 +185,7 @@ impl Kinesis {
             meters: Meters::default(),
             load: Load::default(),
             replies: Room::new(),
+            policies,
             creating,
             retaining,
         })

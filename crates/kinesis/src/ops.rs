@@ -3,6 +3,7 @@
 mod add_tags_to_stream;
 mod create_stream;
 mod decrease_stream_retention_period;
+mod delete_resource_policy;
 mod delete_stream;
 mod deregister_stream_consumer;
 mod describe_account_settings;
@@ -13,6 +14,7 @@ mod describe_stream_summary;
 mod disable_enhanced_monitoring;
 mod enable_enhanced_monitoring;
 pub(crate) mod get_records;
+mod get_resource_policy;
 mod get_shard_iterator;
 mod increase_stream_retention_period;
 mod list_shards;
@@ -23,6 +25,7 @@ mod list_tags_for_stream;
 mod merge_shards;
 mod put_record;
 mod put_records;
+mod put_resource_policy;
 mod register_stream_consumer;
 mod remove_tags_from_stream;
 mod split_shard;
@@ -53,13 +56,10 @@ const UNSUPPORTED: &[&str] = &[
     "CreateQueue",
     "DeleteChannel",
     "DeleteQueue",
-    "DeleteResourcePolicy",
     "DescribeChannel",
     "DescribeQueue",
-    "GetResourcePolicy",
     "ListChannels",
     "ListQueues",
-    "PutResourcePolicy",
     "ReceiveDeadLetterQueueRecords",
     "ReceiveQueueRecords",
     "RestoreDeadLetterQueueRecords",
@@ -81,6 +81,7 @@ pub(crate) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Reply, Error> 
         "DecreaseStreamRetentionPeriod" => {
             decrease_stream_retention_period::run(kinesis, call).await
         }
+        "DeleteResourcePolicy" => delete_resource_policy::run(kinesis, call).await,
         "DeleteStream" => delete_stream::run(kinesis, call).await,
         "DeregisterStreamConsumer" => deregister_stream_consumer::run(kinesis, call).await,
         "DescribeAccountSettings" => describe_account_settings::run(kinesis, call).await,
@@ -90,6 +91,7 @@ pub(crate) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Reply, Error> 
         "DescribeStreamSummary" => describe_stream_summary::run(kinesis, call),
         "DisableEnhancedMonitoring" => disable_enhanced_monitoring::run(kinesis, call).await,
         "EnableEnhancedMonitoring" => enable_enhanced_monitoring::run(kinesis, call).await,
+        "GetResourcePolicy" => get_resource_policy::run(kinesis, call),
         "IncreaseStreamRetentionPeriod" => {
             increase_stream_retention_period::run(kinesis, call).await
         }
@@ -99,6 +101,7 @@ pub(crate) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Reply, Error> 
         "ListTagsForResource" => list_tags_for_resource::run(kinesis, call),
         "ListTagsForStream" => list_tags_for_stream::run(kinesis, call),
         "MergeShards" => merge_shards::run(kinesis, call).await,
+        "PutResourcePolicy" => put_resource_policy::run(kinesis, call).await,
         "RegisterStreamConsumer" => register_stream_consumer::run(kinesis, call).await,
         "RemoveTagsFromStream" => remove_tags_from_stream::run(kinesis, call).await,
         "SplitShard" => split_shard::run(kinesis, call).await,

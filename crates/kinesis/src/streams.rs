@@ -61,31 +61,21 @@ pub(crate) fn parse_name(text: &str) -> Result<StreamName, Error> {
     text.parse().map_err(|e| Error::InvalidArgument(format!("{e}")))
 }
 
-/// The stream of an ARN, if it lies in the caller's account and region.
-fn in_scope(call: &Call, text: &str) -> Result<StreamName, Error> {
+/// The stream of an ARN, of whatever account and region.
+fn of_arn(text: &str) -> Result<StreamKey, Error> {
     let invalid = || Error::InvalidArgument(format!("{text} is not the ARN of a stream."));
     let arn: Arn = text.parse().map_err(|_| invalid())?;
     let name = arn.name_of("stream").ok_or_else(invalid)?;
-    check_scope(call, &arn, text)?;
-    if arn.scope.region != call.scope().region {
-        return Err(not_found(name, &arn.scope));
-    }
-    parse_name(name)
+    check_service(&arn, text)?;
+    Ok(StreamKey { name: parse_name(name)?, scope: arn.scope })
 }
 
-/// Refuses the ARN of something that is not Kinesis's, or is another account's.
-pub(crate) fn check_scope(call: &Call, arn: &Arn, text: &str) -> Result<(), Error> {
-    if arn.service != "kinesis" {
-        return Err(Error::InvalidArgument(format!("{text} is not an ARN of kinesis.")));
-    }
-    let (Scope { account, .. }, operation) = (call.scope(), &call.operation);
-    if arn.scope.account == *account {
+/// Refuses the ARN of something that is not Kinesis's.
+pub(crate) fn check_service(arn: &Arn, text: &str) -> Result<(), Error> {
+    if arn.service == "kinesis" {
         return Ok(());
     }
-    Err(Error::AccessDenied(format!(
-        "User: arn:aws:iam::{account}:root is not authorized to perform: kinesis:{operation} on \
-         resource: {text} because no resource-based policy allows the kinesis:{operation} action"
-    )))
+    Err(Error::InvalidArgument(format!("{text} is not an ARN of kinesis.")))
 }
 
 /// What the log could not do for a stream that was there when it was looked up.
@@ -103,8 +93,9 @@ pub(crate) fn not_found(name: &str, scope: &Scope) -> Error {
 }
 
 impl Kinesis {
-    /// The stream that a request means, if the operation may be called on it once more now. The
-    /// caller's duty: what names it has passed the model's constraints. Whether there is such a stream is only known for one that is named by id.
+    /// The stream that a request means, if the caller may call the operation on it, and once more now.
+    /// The caller's duty: what names it has passed the model's constraints. Whether there is such a
+    /// stream is only known for one that is named by id, or that is another account's.
     pub(crate) fn named(&self, call: &Call, by: &Named<'_, '_>) -> Result<StreamKey, Error> {
         let id = self.resolve(call, by)?;
         self.allow_call(call, Some(&id))?;
@@ -116,27 +107,36 @@ impl Kinesis {
         let differ = |a: &str, b: &str| {
             Error::InvalidArgument(format!("{a} and {b} do not name the same stream."))
         };
-        let mut found: Option<(StreamName, &str)> = None;
-        let mut agree = |name: StreamName, text| match &found {
-            Some((other, shown)) if *other != name => Err(differ(shown, text)),
+        let mut found: Option<(StreamKey, &str)> = None;
+        let mut agree = |id: StreamKey, text| match &found {
+            Some((other, shown)) if *other != id => Err(differ(shown, text)),
             Some(_) => Ok(()),
             None => {
-                found = Some((name, text));
+                found = Some((id, text));
                 Ok(())
             }
         };
+        let own = |name: StreamName| StreamKey { scope: call.scope().clone(), name };
         if let Some(text) = by.name {
-            agree(parse_name(text)?, text)?;
+            agree(own(parse_name(text)?), text)?;
         }
         if let Some(text) = by.arn {
-            agree(in_scope(call, text)?, text)?;
+            let id = of_arn(text)?;
+            self.allow_stream(call, &id, Some(text))?;
+            if id.scope.region != call.scope().region {
+                return Err(id.not_found());
+            }
+            agree(id, text)?;
         }
         if let Some(text) = by.id {
-            agree(self.of_id(call.scope(), text)?, text)?;
+            agree(own(self.of_id(call.scope(), text)?), text)?;
         }
         let missing = || Error::InvalidArgument("No stream is named.".to_owned());
-        let (name, _) = found.ok_or_else(missing)?;
-        Ok(StreamKey { scope: call.scope().clone(), name })
+        let (id, _) = found.ok_or_else(missing)?;
+        if by.arn.is_none() {
+            self.allow_stream(call, &id, None)?;
+        }
+        Ok(id)
     }
 
     /// The name of the stream with this id.

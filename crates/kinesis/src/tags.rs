@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use hydrant_core::catalog::Stream;
+use hydrant_core::catalog::{Consumer, Stream};
 use hydrant_core::limits::TAGS_MAX;
 use hydrant_core::names::Scope;
 use hydrant_wire::shape::{List, Map, Text};
 use serde::Serialize;
 
 use crate::Kinesis;
+use crate::access::Resource;
 use crate::error::Error;
 use crate::streams::StreamKey;
 use crate::validate::{Checks, TAG_KEY, TAG_VALUE};
@@ -24,12 +25,12 @@ pub(crate) struct Tag<'a> {
     value: &'a str,
 }
 
-/// The tags of a stream, those with keys after `after`.
+/// Those of the tags with keys after `after`.
 pub(crate) fn shown<'a>(
-    stream: &'a Stream,
+    tags: &'a BTreeMap<String, String>,
     after: Option<&'a str>,
 ) -> impl Iterator<Item = Tag<'a>> {
-    let tags = stream.tags.iter().filter(move |(key, _)| after.is_none_or(|a| key.as_str() > a));
+    let tags = tags.iter().filter(move |(key, _)| after.is_none_or(|a| key.as_str() > a));
     tags.map(|(key, value)| Tag { key, value })
 }
 
@@ -143,6 +144,33 @@ impl Kinesis {
             Ok((next.tags != held.stream.tags).then_some((next, held.version)))
         };
         self.change(decide).await
+    }
+
+    /// Changes the tags of a stream or a consumer.
+    pub(crate) async fn retag_resource(
+        &self,
+        resource: &Resource,
+        change: impl Fn(&mut BTreeMap<String, String>) + Send + Sync,
+    ) -> Result<(), Error> {
+        let key = match resource {
+            Resource::Stream(id) => return self.retag(id, change).await,
+            Resource::Consumer(key) => key,
+        };
+        let set = |consumer: &mut Consumer, _| {
+            change(&mut consumer.tags);
+            let tags = &consumer.tags;
+            let texts = tags.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]);
+            check_percent(texts, "add tags to a consumer of", &key.stream)?;
+            if consumer.tags.len() <= TAGS_MAX {
+                return Ok(());
+            }
+            Err(Error::InvalidArgument(format!(
+                "Failed to add tags to {} because it cannot have more than {TAGS_MAX} tags \
+                 associated with it.",
+                key.words()
+            )))
+        };
+        self.change_consumer(key, set).await
     }
 }
 

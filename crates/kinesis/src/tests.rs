@@ -1,5 +1,6 @@
 //! The operations on the ports in memory, with a clock moved by hand.
 
+mod access;
 mod capacity;
 mod consumers;
 mod encryption;

@@ -1,12 +1,14 @@
 //! Consumers with enhanced fan-out: part of their stream's row, so that they come and go with it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::Stream;
 use crate::arn::Arn;
 use crate::clock::Timestamp;
+use crate::policy::Policy;
 
 /// What a consumer is doing, with the moment at which that ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,9 +52,9 @@ pub struct Consumer {
     /// Tags.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
-    /// Its resource policy, as it was put.
+    /// Its resource policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policy: Option<String>,
+    pub policy: Option<Arc<Policy>>,
 }
 
 impl Consumer {

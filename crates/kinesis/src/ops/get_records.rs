@@ -49,6 +49,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
             "The ShardIterator is not of the stream that StreamARN or StreamId names.".to_owned(),
         ));
     }
+    kinesis.allow_stream(call, &iterator.stream, None)?;
     let lost = || {
         let account = &iterator.stream.scope.account;
         let (shard, stream) = (iterator.shard, &iterator.stream.name);

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use hydrant_core::Timestamp;
 use hydrant_core::catalog::{ShardId, Stream, StreamStatus};
 use hydrant_core::limits::ITERATOR_LIFE;
+use hydrant_core::names::Scope;
 use hydrant_wire::Call;
 use hydrant_wire::shape::{Integer, Seconds, Structure, Text};
 use serde::{Deserialize, Serialize};
@@ -202,6 +203,7 @@ fn token(stream: &Stream, after: ShardId, filter: Filter, now: Timestamp) -> Vec
     payload.extend(u64::to_be_bytes(value));
     payload.extend(after.0.to_be_bytes());
     payload.push(kind);
+    put_text(&mut payload, stream.scope.account.as_str());
     put_text(&mut payload, stream.name.as_str());
     payload
 }
@@ -221,7 +223,9 @@ fn open(kinesis: &Kinesis, call: &Call, token: &str, now: Timestamp) -> Result<L
             4 => Filter::From(Timestamp::from_millis(value)),
             _ => return None,
         };
-        let id = StreamKey { scope: call.scope().clone(), name: fields.text()?.parse().ok()? };
+        let account = fields.text()?.parse().ok()?;
+        let scope = Scope { account, region: call.scope().region.clone() };
+        let id = StreamKey { scope, name: fields.text()?.parse().ok()? };
         Some((issued, Listing { id, created_ms, after, filter }))
     };
     let opened = kinesis.sealer.unseal(Kind::Shards, call.scope(), token).and_then(read);
@@ -230,5 +234,6 @@ fn open(kinesis: &Kinesis, call: &Call, token: &str, now: Timestamp) -> Result<L
     if now.since(issued) > ITERATOR_LIFE {
         return Err(Error::ExpiredNextToken(expiry("NextToken", issued, now)));
     }
+    kinesis.allow_stream(call, &listing.id, None)?;
     Ok(listing)
 }

@@ -1,4 +1,4 @@
-//! `ListTagsForResource`: the tags of the stream of an ARN.
+//! `ListTagsForResource`: the tags of the stream or consumer of an ARN.
 
 use bytes::Bytes;
 use hydrant_wire::Call;
@@ -6,10 +6,10 @@ use hydrant_wire::shape::Text;
 use serde::{Deserialize, Serialize};
 
 use crate::Kinesis;
+use crate::access::{self, Resource};
 use crate::error::Error;
-use crate::streams::Named;
 use crate::tags::{self, Tag};
-use crate::validate::{Checks, RESOURCE_ARN, STREAM_ID};
+use crate::validate::Checks;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -28,13 +28,13 @@ struct Reply<'a> {
 
 pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
     let request: Request<'_> = call.read()?;
-    let named = Named::by(&None, &request.resource_arn, &request.stream_id);
     let mut checks = Checks::new();
-    checks.required("resourceARN", request.resource_arn.as_ref());
-    checks.text("resourceARN", request.resource_arn.as_ref(), &RESOURCE_ARN);
-    checks.text("streamId", request.stream_id.as_ref(), &STREAM_ID);
+    access::check(&mut checks, request.resource_arn.as_ref(), request.stream_id.as_ref());
     checks.finish()?;
-    let id = kinesis.named(call, &named)?;
-    let stream = kinesis.find(&id)?.held.stream;
-    Ok(call.write(&Reply { tags: tags::shown(&stream, None).collect() })?)
+    let resource = kinesis.resource(call, &request.resource_arn, &request.stream_id)?;
+    let tags = match &resource {
+        Resource::Stream(id) => kinesis.find(id)?.held.stream.tags.clone(),
+        Resource::Consumer(key) => kinesis.consumer(key)?.consumer.tags,
+    };
+    Ok(call.write(&Reply { tags: tags::shown(&tags, None).collect() })?)
 }

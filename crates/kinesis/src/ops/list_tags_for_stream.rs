@@ -45,7 +45,7 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
     let id = kinesis.named(call, &named)?;
     let stream = kinesis.find(&id)?.held.stream;
     let limit = request.limit.map_or(TAGS_MAX, |n| n.0 as usize);
-    let mut rest = tags::shown(&stream, after.map(|key| &**key));
+    let mut rest = tags::shown(&stream.tags, after.map(|key| &**key));
     let tags: Vec<_> = rest.by_ref().take(limit).collect();
     Ok(call.write(&Reply { tags, has_more_tags: rest.next().is_some() })?)
 }

@@ -1,4 +1,4 @@
-//! `TagResource`: adds tags to the stream of an ARN, or overwrites those of the same keys.
+//! `TagResource`: adds tags to the stream or consumer of an ARN, or overwrites those of the same keys.
 
 use bytes::Bytes;
 use hydrant_wire::Call;
@@ -6,10 +6,10 @@ use hydrant_wire::shape::{Map, Text};
 use serde::Deserialize;
 
 use crate::Kinesis;
+use crate::access;
 use crate::error::Error;
-use crate::streams::Named;
 use crate::tags;
-use crate::validate::{Checks, RESOURCE_ARN, STREAM_ID};
+use crate::validate::Checks;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -24,16 +24,13 @@ struct Request<'a> {
 
 pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
     let request: Request<'_> = call.read()?;
-    let named = Named::by(&None, &request.resource_arn, &request.stream_id);
     let mut checks = Checks::new();
     checks.required("tags", request.tags.as_ref());
     tags::check_map(&mut checks, request.tags.as_ref());
-    checks.required("resourceARN", request.resource_arn.as_ref());
-    checks.text("resourceARN", request.resource_arn.as_ref(), &RESOURCE_ARN);
-    checks.text("streamId", request.stream_id.as_ref(), &STREAM_ID);
+    access::check(&mut checks, request.resource_arn.as_ref(), request.stream_id.as_ref());
     checks.finish()?;
-    let id = kinesis.named(call, &named)?;
+    let resource = kinesis.resource(call, &request.resource_arn, &request.stream_id)?;
     let more = tags::kept(request.tags)?;
-    kinesis.retag(&id, |tags| tags.extend(more.clone())).await?;
+    kinesis.retag_resource(&resource, |tags| tags.extend(more.clone())).await?;
     Ok(Bytes::new())
 }

@@ -1,4 +1,4 @@
-//! `UntagResource`: removes the tags of these keys from the stream of an ARN.
+//! `UntagResource`: removes the tags of these keys from the stream or consumer of an ARN.
 
 use bytes::Bytes;
 use hydrant_wire::Call;
@@ -6,10 +6,10 @@ use hydrant_wire::shape::{List, Text};
 use serde::Deserialize;
 
 use crate::Kinesis;
+use crate::access;
 use crate::error::Error;
-use crate::streams::Named;
 use crate::tags;
-use crate::validate::{Checks, RESOURCE_ARN, STREAM_ID};
+use crate::validate::Checks;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -24,16 +24,15 @@ struct Request<'a> {
 
 pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
     let request: Request<'_> = call.read()?;
-    let named = Named::by(&None, &request.resource_arn, &request.stream_id);
     let mut checks = Checks::new();
     checks.required("tagKeys", request.tag_keys.as_ref());
     tags::check_keys(&mut checks, request.tag_keys.as_ref());
-    checks.required("resourceARN", request.resource_arn.as_ref());
-    checks.text("resourceARN", request.resource_arn.as_ref(), &RESOURCE_ARN);
-    checks.text("streamId", request.stream_id.as_ref(), &STREAM_ID);
+    access::check(&mut checks, request.resource_arn.as_ref(), request.stream_id.as_ref());
     checks.finish()?;
-    let id = kinesis.named(call, &named)?;
-    let keys = tags::keys(request.tag_keys.as_ref(), &id)?;
-    kinesis.retag(&id, |tags| tags.retain(|key, _| !keys.contains(&key.as_str()))).await?;
+    let resource = kinesis.resource(call, &request.resource_arn, &request.stream_id)?;
+    let keys = tags::keys(request.tag_keys.as_ref(), resource.stream())?;
+    kinesis
+        .retag_resource(&resource, |tags| tags.retain(|key, _| !keys.contains(&key.as_str())))
+        .await?;
     Ok(Bytes::new())
 }
