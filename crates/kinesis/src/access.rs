@@ -136,7 +136,7 @@ impl Kinesis {
         &self,
         call: &Call,
         key: &ConsumerKey,
-        shown: &str,
+        shown: Option<&str>,
     ) -> Result<(), Error> {
         let scope = &key.stream.scope;
         if scope.account == call.scope().account && !self.policies.exist() {
@@ -145,7 +145,11 @@ impl Kinesis {
         let held = self.catalog.get(scope, &key.stream.name);
         let consumer = held.as_ref().and_then(|h| key.look_up(&h.stream, self.clock.now()));
         let policy = consumer.and_then(|(consumer, _)| consumer.policy.as_deref());
-        allow(call, scope, policy, || shown.to_owned())
+        let arn = || match (&held, consumer) {
+            (Some(held), Some((consumer, _))) => consumer.arn(&held.stream).to_string(),
+            _ => key.words(),
+        };
+        allow(call, scope, policy, || shown.map_or_else(arn, str::to_owned))
     }
 
     /// The policy of a resource, if it has one.

@@ -128,7 +128,7 @@ impl Kinesis {
         let arn: Arn = text.parse().map_err(|_| invalid())?;
         let key = read(&arn).ok_or_else(invalid)?;
         check_service(&arn, text)?;
-        self.allow_consumer(call, &key, text)?;
+        self.allow_consumer(call, &key, Some(text))?;
         if key.stream.scope.region != call.scope().region {
             return Err(key.not_found());
         }
@@ -150,7 +150,9 @@ impl Kinesis {
                         .to_owned(),
                 ));
             };
-            return Ok(ConsumerKey { stream, name: name.to_string(), created_s: None });
+            let key = ConsumerKey { stream, name: name.to_string(), created_s: None };
+            self.allow_consumer(call, &key, None)?;
+            return Ok(key);
         };
         let key = self.consumer_key(call, arn)?;
         if stream.is_none() {

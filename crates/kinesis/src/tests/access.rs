@@ -167,7 +167,14 @@ async fn a_consumer_has_a_policy_of_its_own() {
         "no policy can allow it"
     );
     set(&world, &arn, &policy("Deny", "*", &["kinesis:DescribeStreamConsumer"], &arn)).await;
-    assert_eq!(world.no("DescribeStreamConsumer", body).await.0, "AccessDeniedException");
+    let by_name = json!({ "StreamARN": ARN, "ConsumerName": "c" });
+    for body in [body, by_name] {
+        let why = "with an explicit deny in a resource-based policy";
+        assert_eq!(
+            world.no("DescribeStreamConsumer", body).await,
+            refusal("000000000000", "DescribeStreamConsumer", &arn, why)
+        );
+    }
 }
 
 #[tokio::test]
