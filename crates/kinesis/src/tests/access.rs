@@ -48,6 +48,7 @@ async fn consumer(world: &World, name: &str) -> String {
     reply["Consumer"]["ConsumerARN"].as_str().unwrap().to_owned()
 }
 
+// shows: PutResourcePolicy, GetResourcePolicy, DeleteResourcePolicy
 #[tokio::test]
 async fn a_policy_is_kept_shown_replaced_and_taken_away() {
     let world = World::new().await;
@@ -219,6 +220,7 @@ async fn bad_policies_and_resources_are_refused() {
     assert_eq!(no(ARN, &good).await.0, "ResourceInUseException");
 }
 
+// shows: TagResource, UntagResource, ListTagsForResource
 #[tokio::test]
 async fn consumers_have_tags_of_their_own() {
     let world = World::new().await;
