@@ -3,6 +3,12 @@
 //! Follows "Policies and permissions in IAM" as far as it makes sense here. What is not understood is
 //! refused when a policy is put, never passed over when it is asked.
 
+use std::collections::BTreeSet;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::names::Scope;
@@ -111,29 +117,84 @@ struct StatementText {
 }
 
 /// By operator, then by key.
-type ConditionText =
-    std::collections::BTreeMap<String, std::collections::BTreeMap<String, OneOrMany<String>>>;
+type ConditionText = Members<Members<OneOrMany<String>>>;
 
-#[derive(Deserialize)]
-#[serde(untagged)]
 enum PrincipalText {
     Word(String),
-    Kinds(std::collections::BTreeMap<String, OneOrMany<String>>),
+    Kinds(Members<OneOrMany<String>>),
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany<T> {
-    One(T),
-    Many(Vec<T>),
-}
+/// The members of an object in their order, each once: of two alike, one would be passed over.
+struct Members<T>(Vec<(String, T)>);
 
-impl<T> OneOrMany<T> {
-    fn into_vec(self) -> Vec<T> {
-        match self {
-            Self::One(one) => vec![one],
-            Self::Many(many) => many,
+/// One, or a list of them.
+struct OneOrMany<T>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Members<T> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for V<T> {
+            type Value = Members<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members: Vec<(String, T)> = Vec::new();
+                while let Some((name, value)) = map.next_entry::<String, T>()? {
+                    if members.iter().any(|(known, _)| *known == name) {
+                        return Err(A::Error::custom(format!("{name} is there twice")));
+                    }
+                    members.push((name, value));
+                }
+                Ok(Members(members))
+            }
         }
+        d.deserialize_map(V(PhantomData))
+    }
+}
+
+impl<'de> Deserialize<'de> for PrincipalText {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = PrincipalText;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"*\" or an object")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(PrincipalText::Word(text.to_owned()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                Members::deserialize(MapAccessDeserializer::new(map)).map(PrincipalText::Kinds)
+            }
+        }
+        d.deserialize_any(V)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for V<T> {
+            type Value = OneOrMany<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("one or a list")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                T::deserialize(text.into_deserializer()).map(|one| OneOrMany(vec![one]))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(|one| OneOrMany(vec![one]))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut many = Vec::new();
+                while let Some(one) = list.next_element()? {
+                    many.push(one);
+                }
+                Ok(OneOrMany(many))
+            }
+        }
+        d.deserialize_any(V(PhantomData))
     }
 }
 
@@ -151,9 +212,9 @@ impl Policy {
         {
             return invalid(format!("Version {version} is neither 2012-10-17 nor 2008-10-17."));
         }
-        let mut sids = std::collections::BTreeSet::new();
+        let mut sids = BTreeSet::new();
         let mut statements = Vec::new();
-        for statement in document.statement.into_vec() {
+        for statement in document.statement.0 {
             if let Some(sid) = &statement.sid
                 && !sids.insert(sid.clone())
             {
@@ -221,7 +282,7 @@ impl Serialize for Policy {
 impl<'de> Deserialize<'de> for Policy {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = String::deserialize(d)?;
-        Self::parse(&text).map_err(serde::de::Error::custom)
+        Self::parse(&text).map_err(D::Error::custom)
     }
 }
 
@@ -243,8 +304,8 @@ impl Statement {
         let Some(principal) = text.principal else {
             return invalid("A Statement has no Principal.");
         };
-        let actions = text.action.map_or_else(Vec::new, OneOrMany::into_vec);
-        let resources = text.resource.map_or_else(Vec::new, OneOrMany::into_vec);
+        let actions = text.action.map_or_else(Vec::new, |list| list.0);
+        let resources = text.resource.map_or_else(Vec::new, |list| list.0);
         if actions.is_empty() || resources.is_empty() {
             return invalid("A Statement has no Action or no Resource.");
         }
@@ -252,17 +313,18 @@ impl Statement {
             Some((service, name)) if service.eq_ignore_ascii_case("kinesis") => Ok(name.to_owned()),
             _ => invalid(format!("Action {action} is not an action of kinesis.")),
         });
-        let conditions = text.condition.unwrap_or_default().into_iter();
-        let conditions = conditions.flat_map(|(operator, keys)| {
-            let keys = keys.into_iter();
-            keys.map(move |(key, values)| Condition::read(&operator, &key, values.into_vec()))
-        });
+        let mut conditions = Vec::new();
+        for (operator, keys) in text.condition.map_or_else(Vec::new, |members| members.0) {
+            for (key, values) in keys.0 {
+                conditions.push(Condition::read(&operator, &key, values.0)?);
+            }
+        }
         Ok(Self {
             allows,
             principals: principals(principal)?,
             actions: actions.collect::<Result<_, _>>()?,
             resources,
-            conditions: conditions.collect::<Result<_, _>>()?,
+            conditions,
         })
     }
 
@@ -280,8 +342,8 @@ fn principals(text: PrincipalText) -> Result<Vec<Principal>, InvalidPolicy> {
         PrincipalText::Kinds(kinds) => kinds,
     };
     let mut found = Vec::new();
-    for (kind, names) in kinds {
-        for name in names.into_vec() {
+    for (kind, names) in kinds.0 {
+        for name in names.0 {
             found.push(match kind.as_str() {
                 "AWS" => Principal::read(&name)?,
                 "Service" => Principal::Nobody,

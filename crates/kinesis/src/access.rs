@@ -128,7 +128,7 @@ impl Kinesis {
         let held = self.catalog.get(&id.scope, &id.name);
         let policy = held.as_ref().and_then(|held| held.stream.settings.policy.as_deref());
         let arn = || Arn::new("kinesis", &id.scope, format!("stream/{}", id.name)).to_string();
-        allow(call, &id.scope, policy, || shown.map_or_else(arn, str::to_owned))
+        allow(call, &id.scope, policy, &STREAM_ACTIONS, || shown.map_or_else(arn, str::to_owned))
     }
 
     /// The same for a consumer.
@@ -149,7 +149,7 @@ impl Kinesis {
             (Some(held), Some((consumer, _))) => consumer.arn(&held.stream).to_string(),
             _ => key.words(),
         };
-        allow(call, scope, policy, || shown.map_or_else(arn, str::to_owned))
+        allow(call, scope, policy, &CONSUMER_ACTIONS, || shown.map_or_else(arn, str::to_owned))
     }
 
     /// The policy of a resource, if it has one.
@@ -207,14 +207,17 @@ impl Kinesis {
     }
 }
 
+/// Asks a policy about what it can be about: `kinesis:*` is no more than `actions`.
 fn allow(
     call: &Call,
     scope: &Scope,
     policy: Option<&Policy>,
+    actions: &[&str],
     shown: impl Fn() -> String,
 ) -> Result<(), Error> {
     let caller = Caller { scope: call.scope(), access_key: call.principal.access_key() };
     let operation = &call.operation;
+    let policy = policy.filter(|_| actions.contains(&operation.as_str()));
     let why = match policy.map_or(Verdict::Silent, |policy| policy.ask(&caller, operation)) {
         Verdict::Allowed => return Ok(()),
         Verdict::Silent if scope.account == caller.scope.account => return Ok(()),

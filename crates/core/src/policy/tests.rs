@@ -128,6 +128,12 @@ fn what_cannot_be_enforced_is_refused() {
     let long = format!("{}{}", version, " ".repeat(POLICY_BYTES_MAX));
     assert!(Policy::parse(&long).unwrap_err().to_string().contains("20480 bytes"));
     assert!(Policy::parse("{").is_err());
+    let twice = statement(json!({ "Condition": "CONDITION" })).to_string().replace(
+        "\"CONDITION\"",
+        r#"{"StringLike":{"aws:PrincipalArn":"a"},"StringLike":{"aws:PrincipalArn":"*"}}"#,
+    );
+    let refusal = Policy::parse(&format!(r#"{{"Statement":{twice}}}"#)).unwrap_err().to_string();
+    assert!(refusal.contains("StringLike is there twice"), "{refusal}");
 }
 
 #[test]

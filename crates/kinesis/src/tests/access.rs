@@ -114,6 +114,7 @@ async fn another_account_may_do_what_a_policy_allows_it_and_nothing_else() {
     world.ok("DeleteResourcePolicy", json!({ "ResourceARN": ARN })).await;
     assert_eq!(other.no("GetRecords", body).await, not_allowed("GetRecords", ARN));
     // Nor can anybody else be let in to change things.
+    set(&world, ARN, &policy("Allow", "*", &["kinesis:*"], ARN)).await;
     for operation in ["DeleteStream", "PutResourcePolicy", "GetResourcePolicy", "TagResource"] {
         let body = json!({ "StreamARN": ARN, "ResourceARN": ARN, "Policy": "{}",
                            "Tags": { "a": "b" } });
@@ -144,6 +145,12 @@ async fn a_denial_holds_for_the_own_account_too() {
         assert_eq!(world.no("GetRecords", body).await.0, "AccessDeniedException");
         world.ok("DescribeStream", json!({ "StreamName": "s" })).await;
     }
+    // Whoever denies everything does not lock himself out.
+    set(&world, ARN, &policy("Deny", "*", &["kinesis:*"], ARN)).await;
+    assert_eq!(
+        world.no("ListShards", json!({ "StreamName": "s" })).await.0,
+        "AccessDeniedException"
+    );
     world.ok("DeleteResourcePolicy", json!({ "ResourceARN": ARN })).await;
     world.put("s", "k", "again").await;
 }
