@@ -34,11 +34,9 @@ class Provider:
 
     def stream(self, name):
         """The attributes of a stream as a refresh reads them; None if it is gone."""
-        try:
-            told = self.kinesis.describe_stream_summary(StreamName=name)
-        except self.kinesis.exceptions.ResourceNotFoundException:
+        told = self.summary(name)
+        if told is None:
             return None
-        told = told["StreamDescriptionSummary"]
         tags = self.kinesis.list_tags_for_stream(StreamName=name)["Tags"]
         mode = told["StreamModeDetails"]["StreamMode"]
         return {
@@ -55,12 +53,18 @@ class Provider:
             "tags": {tag["Key"]: tag["Value"] for tag in tags},
         }
 
+    def summary(self, name):
+        try:
+            told = self.kinesis.describe_stream_summary(StreamName=name)
+        except self.kinesis.exceptions.ResourceNotFoundException:
+            return None
+        return told["StreamDescriptionSummary"]
+
     def settled(self, name, pending):
         """Waits as the provider does: no status but the pending one and ACTIVE may be seen."""
         def active():
             """the stream is ACTIVE"""
-            told = self.kinesis.describe_stream_summary(StreamName=name)
-            status = told["StreamDescriptionSummary"]["StreamStatus"]
+            status = self.summary(name)["StreamStatus"]
             assert status in (pending, "ACTIVE")
             return status == "ACTIVE"
 
@@ -148,7 +152,7 @@ class Provider:
 
         def gone():
             """the stream is gone"""
-            return self.stream(name) is None
+            return self.summary(name) is None
 
         eventually(gone)
 
