@@ -1,4 +1,4 @@
-"""Encryption at rest, resource policies and enhanced monitoring, as an operator sees them."""
+"""Encryption at rest, resource policies, enhanced monitoring, and tags of consumers."""
 
 import base64
 import json
@@ -9,6 +9,9 @@ import time
 import botocore.exceptions
 import hydrant
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 KMS = "alias/aws/kinesis"
 SECRET = b"the treasure is under the old oak"
@@ -90,28 +93,33 @@ def test_what_is_encrypted_is_nowhere_on_the_disk(start, name, tmp_path):
     for needle in (SECRET, base64.b64encode(SECRET)[:40], raw, key.encode(), raw.hex().encode()):
         assert holders(server.data, needle) == []
     assert key not in metrics + log and raw.hex() not in metrics + log
-    # The data keys themselves, from their wrapped form, by the cipher this test has at hand.
-    wrapped = wrapped_keys(server.data)
-    assert len(wrapped) == 2
-    for text in wrapped:
-        assert len(base64.b64decode(text)) == 12 + 32 + 16
+    # The data keys themselves, unwrapped as anybody with the master key could.
+    keys = data_keys(server.data, raw)
+    assert len(keys) == 2
+    for data_key in keys:
+        for needle in (data_key, base64.b64encode(data_key)[:42], data_key.hex().encode()):
+            assert holders(server.data, needle) == []
 
     again = start("--master-key-file", str(file), "--kms-key", "alias/orders", data=server.data)
     assert [r["Data"] for r in read(again.client("kinesis"), name)][1:2] == [SECRET]
 
 
-def wrapped_keys(data):
-    """The data keys as the control store has them."""
+def data_keys(data, master):
+    """The data keys of every stream, from their rows in the control store."""
     with sqlite3.connect(f"file:{data}/hydrant.db?mode=ro", uri=True) as store:
-        tables = [name for name, in store.execute("select name from sqlite_master where type='table'")]
+        names = "select name from sqlite_master where type = 'table'"
+        tables = [table for table, in store.execute(names)]
         rows = [row for table in tables for row in store.execute(f'select * from "{table}"')]
     texts = [c if isinstance(c, str) else c.decode("utf-8", "replace")
              for row in rows for c in row if isinstance(c, (str, bytes))]
     found = []
-    for text in texts:
-        if '"encryption"' in text:
-            row = json.loads(text[text.index("{"):])
-            found += [key["wrapped"] for key, _ in row["settings"]["encryption"]["keys"]]
+    for stream in [json.loads(text) for text in texts if '"encryption":' in text]:
+        for key, _ in stream["settings"]["encryption"]["keys"]:
+            info = b"data keys under " + key["kms_key"].encode()
+            wrapping = HKDF(hashes.SHA256(), 32, b"hydrant master key", info).derive(master)
+            wrapped = base64.b64decode(key["wrapped"])
+            context = key["id"].to_bytes(8, "little") + stream["id"].encode()
+            found.append(AESGCM(wrapping).decrypt(wrapped[:12], wrapped[12:], context))
     return found
 
 
@@ -211,6 +219,26 @@ def test_a_resource_policy_is_kept_and_enforced(kinesis, name):
     told = refused("InvalidArgumentException", kinesis.put_resource_policy,
                    ResourceARN=arn, Policy=bad)
     assert "kinesis:DeleteStream" in told
+
+
+def test_another_account_may_do_what_a_policy_allows(server, kinesis, name):
+    arn = hydrant.make_stream(kinesis, name)
+    # Without configured keys, an access key id of twelve digits is the account.
+    other = server.client("kinesis", key=("111111111111", "any"))
+    record = {"StreamARN": arn, "PartitionKey": "k", "Data": b"from elsewhere"}
+    told = refused("AccessDeniedException", other.put_record, **record)
+    assert "no resource-based policy allows the kinesis:PutRecord action" in told
+    kinesis.put_resource_policy(ResourceARN=arn, Policy=policy(
+        arn, "Allow", "111111111111", "kinesis:PutRecord", "kinesis:Get*"))
+    shard = other.put_record(**record)["ShardId"]
+    place = other.get_shard_iterator(
+        StreamARN=arn, ShardId=shard, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
+    page = other.get_records(ShardIterator=place)
+    assert [r["Data"] for r in page["Records"]] == [b"from elsewhere"]
+    refused("AccessDeniedException", other.delete_stream, StreamARN=arn)
+    refused("ResourceNotFoundException", other.describe_stream, StreamName=name)
+    kinesis.delete_resource_policy(ResourceARN=arn)
+    refused("AccessDeniedException", other.get_records, ShardIterator=place)
 
 
 def test_metrics_by_shard_come_with_enhanced_monitoring(server, kinesis, name):
