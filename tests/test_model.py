@@ -14,6 +14,8 @@ from hydrant import ACCOUNT, REGION
 ROOT = Path(__file__).parent.parent
 SHARD = "shardId-000000000000"
 OTHERS = "arn:aws:kinesis:us-east-1:999999999999:stream/theirs"
+# What is told to a caller who called too often.
+RATES = ("LimitExceededException", "ProvisionedThroughputExceededException")
 # Long enough for a test to meet a stream in a state that ends by itself.
 STATE_MS = 20_000
 
@@ -30,7 +32,12 @@ class World:
             self.active()
 
     def ok(self, operation, members):
-        status, reply = self.wire.call(operation, members)
+        """The reply; waits where AWS's rates hold and it was too early."""
+        for _ in range(50):
+            status, reply = self.wire.call(operation, members)
+            if status == 200 or reply["__type"] not in RATES:
+                break
+            time.sleep(0.2)
         assert status == 200, reply
         return reply
 
@@ -85,35 +92,39 @@ def world(server, request):
 
 
 def started(tmp_path_factory, name, *arguments):
-    return hydrant.Server(tmp_path_factory.mktemp(name) / "data", *arguments).start()
+    running = hydrant.Server(tmp_path_factory.mktemp(name) / "data", *arguments).start()
+    yield running
+    running.kill()
+
+
+def master_key(tmp_path_factory):
+    """The setting that lets a server encrypt."""
+    key = tmp_path_factory.mktemp("keys") / "master-key"
+    key.write_text("07" * 32)
+    key.chmod(0o600)
+    return "--master-key-file", str(key)
 
 
 @pytest.fixture(scope="session")
 def strict(tmp_path_factory):
     """A server with AWS's rates and quotas."""
-    running = started(tmp_path_factory, "strict", "--limits", "aws")
-    yield running
-    running.kill()
+    yield from started(tmp_path_factory, "strict", "--limits", "aws", *master_key(tmp_path_factory))
 
 
 @pytest.fixture(scope="session")
 def slow(tmp_path_factory):
     """A server whose streams take their time."""
-    running = started(tmp_path_factory, "slow", "--stream-state-delay-ms", str(STATE_MS))
-    yield running
-    running.kill()
+    yield from started(tmp_path_factory, "slow", "--stream-state-delay-ms", str(STATE_MS),
+                       *master_key(tmp_path_factory))
 
 
 @pytest.fixture(scope="session")
 def sealing(tmp_path_factory):
     """A server that can encrypt."""
-    folder = tmp_path_factory.mktemp("sealing")
-    key = folder / "master-key"
-    key.write_text("07" * 32)
-    key.chmod(0o600)
-    running = hydrant.Server(folder / "data", "--master-key-file", str(key)).start()
-    yield running
-    running.kill()
+    yield from started(
+        tmp_path_factory, "sealing", *master_key(tmp_path_factory), "--kms-key", "alias/off=disabled",
+        "--kms-key", "alias/going=pending-deletion",
+    )
 
 
 # ---- valid requests -------------------------------------------------------------------------------
@@ -263,17 +274,39 @@ ELSEWHERE = {
         f"{TESTS}/stream_state.rs::lists_come_in_pages_whose_tokens_end",
     ("ListStreamConsumers", "ExpiredNextTokenException"):
         f"{TESTS}/consumers.rs::consumers_are_listed_in_pages_whose_tokens_end",
-    "KMSDisabledException": f"{TESTS}/encryption.rs::without_its_key_a_stream_answers_with_the"
-                            "_exceptions_of_kms",
-    "KMSNotFoundException": f"{TESTS}/encryption.rs::keys_that_are_not_there_are_refused",
+    **{
+        (operation, f"KMS{why}Exception"): f"{TESTS}/encryption.rs::without_its_key_a_stream_answers"
+                                           "_with_the_exceptions_of_kms"
+        for operation in ("GetRecords", "PutRecord", "PutRecords")
+        for why in ("AccessDenied", "Disabled", "InvalidState", "NotFound")
+    },
+    ("StartStreamEncryption", "KMSAccessDeniedException"):
+        f"{TESTS}/encryption.rs::keys_that_are_not_there_are_refused",
+    # A thousand calls in a second are more than a test can be sure to make.
+    ("ListShards", "LimitExceededException"):
+        f"{TESTS}/rates.rs::operations_are_called_as_often_as_aws_lets_them_be",
+    # Each call needs another consumer.
+    ("DeregisterStreamConsumer", "LimitExceededException"):
+        f"{TESTS}/rates.rs::operations_are_called_as_often_as_aws_lets_them_be",
 }
 
+TAG_OPERATIONS = ("AddTagsToStream", "ListTagsForResource", "RemoveTagsFromStream", "TagResource",
+                  "UntagResource")
+NO_RATE = ("ListTagsForResource", "SubscribeToShard", "TagResource", "UntagResource",
+           "UpdateMaxRecordSize", "UpdateStreamRecordDistributionStrategy")
 # What cannot happen here, and why.
 NEVER = {
-    "KMSAccessDeniedException": "there is no key service whose policy could deny a key",
-    "KMSInvalidStateException": "a master key has no states: it is there or it is not",
     "KMSOptInRequired": "there is no key service to opt into",
     "KMSThrottlingException": "keys are in memory: nothing is throttled",
+    **{(operation, "ResourceInUseException"): "tags are read and changed in every state of a stream"
+       for operation in TAG_OPERATIONS},
+    ("UpdateAccountSettings", "InvalidArgumentException"):
+        "its one member has two values, which the model checks (ValidationException)",
+    **{(f"{verb}ResourcePolicy", "ResourceInUseException"):
+       "policies are read and changed in every state of a stream"
+       for verb in ("Delete", "Get", "Put")},
+    **{(operation, "LimitExceededException"): "AWS documents no rate or quota of this operation"
+       for operation in NO_RATE},
 }
 
 
@@ -322,29 +355,20 @@ def not_active(operation):
 
 
 def too_often(operation):
-    """The same request until there were too many of them."""
+    """The same request; the test repeats it until there were too many of them."""
     def scenario(get):
         world = get("strict")
-        members = VALID[operation](world)
-        for _ in range(40):
-            status, reply = world.wire.call(operation, members)
-            if status != 200 and "LimitExceeded" in reply["__type"]:
-                break
-        return world, members
+        return world, VALID[operation](world)
     return scenario
 
 
 def too_much(operation):
-    """More of a shard than it gives or takes in a second."""
+    """More than a shard gives or takes in a second, if it is repeated."""
     def scenario(get):
         world = get("strict", shards=1)
         members = VALID[operation](world)
         if operation == "PutRecord":
             members["Data"] = b"x" * 1_000_000
-        for _ in range(8):
-            status, _reply = world.wire.call(operation, members)
-            if status != 200:
-                break
         return world, members
     return scenario
 
@@ -367,7 +391,139 @@ GENERIC = {
     "ValidationException": broken,
 }
 
-SPECIAL = {}
+def no_name(operation):
+    """An ARN of the right pattern, but of a stream that cannot be."""
+    def scenario(get):
+        world = get("server")
+        members = dict(model.request(operation))
+        shape = model.SERVICE.operation_model(operation).input_shape
+        for name in ("ConsumerARN", "ResourceARN", "StreamARN", "StreamName"):
+            members.pop(name, None)
+        members["ResourceARN" if "ResourceARN" in shape.members else "StreamARN"] = model.ARN + "/!"
+        if "ConsumerName" in shape.members:
+            members["ConsumerName"] = "c"
+        return world, members
+    return scenario
+
+
+def crowded(get):
+    """Records of a PutRecords fail on their own: the call as a whole does not."""
+    world = get("strict", shards=1)
+    entry = {"Data": b"x" * 900_000, "PartitionKey": "k"}
+    reply = world.ok("PutRecords", world.stream(Records=[entry] * 3))
+    codes = [record.get("ErrorCode") for record in reply["Records"]]
+    assert codes[0] is None and "ProvisionedThroughputExceededException" in codes
+    assert reply["FailedRecordCount"] == len(codes) - codes.count(None)
+
+
+def with_world(server, members, **more):
+    """Members that are made for a stream."""
+    def scenario(get):
+        world = get(server, **more)
+        return world, members(world)
+    return scenario
+
+
+def deleted_under_its_iterator(get):
+    world = get("server")
+    iterator = world.iterator()
+    world.ok("DeleteStream", world.stream())
+
+    def gone():
+        """the stream is gone"""
+        return world.wire.call("DescribeStreamSummary", world.stream())[0] == 400
+
+    hydrant.eventually(gone, every=0.02)
+    return world, {"ShardIterator": iterator}
+
+
+def subscribed_already(get):
+    world = get("server")
+    members = VALID["SubscribeToShard"](world)
+    world.keep = world.server.client("kinesis").subscribe_to_shard(**members)
+    return world, members
+
+
+def registered_already(get):
+    world = get("server")
+    world.consumer()
+    return world, {"StreamARN": world.arn, "ConsumerName": "c"}
+
+
+def many_times(wanted, *operations):
+    """Changes to and fro until there were too many of them."""
+    def scenario(get):
+        world = get("strict")
+        for n in range(120):
+            operation, members = operations[n % len(operations)](world)
+            world.active()
+            status, reply = world.wire.call(operation, members)
+            if status != 200 and reply["__type"] == LIMIT and operation == wanted:
+                break
+            assert status == 200 or reply["__type"] == LIMIT, reply
+        return world, members
+    return scenario
+
+
+ARN_OPERATIONS = (
+    "DeleteResourcePolicy", "DeregisterStreamConsumer", "DescribeStreamConsumer",
+    "GetResourcePolicy", "ListStreamConsumers", "ListTagsForResource", "PutResourcePolicy",
+    "RegisterStreamConsumer", "TagResource", "UntagResource", "UpdateMaxRecordSize",
+    "UpdateStreamMode", "UpdateStreamRecordDistributionStrategy",
+)
+INVALID, IN_USE = "InvalidArgumentException", "ResourceInUseException"
+LIMIT, NOT_FOUND = "LimitExceededException", "ResourceNotFoundException"
+
+SPECIAL = {
+    **{(operation, INVALID): no_name(operation) for operation in ARN_OPERATIONS},
+    ("PutRecords", "ProvisionedThroughputExceededException"): crowded,
+    ("ListStreamConsumers", IN_USE): with_world(
+        "slow", lambda w: {"StreamARN": w.arn}, wait=False),
+    ("CreateStream", INVALID): with_world("server", lambda w: {
+        "StreamName": w.name + "-2", "ShardCount": 1, "Tags": {"a;b": "c"}}),
+    ("CreateStream", IN_USE): with_world("server", lambda w: w.stream(ShardCount=1)),
+    ("GetRecords", INVALID): with_world("server", lambda w: {"ShardIterator": "none"}),
+    ("ListStreams", INVALID): with_world("server", lambda w: {"NextToken": "none"}),
+    ("SubscribeToShard", INVALID): with_world("server", lambda w: VALID["SubscribeToShard"](w) | {
+        "StartingPosition": {"Type": "AT_SEQUENCE_NUMBER"}}),
+    ("GetRecords", NOT_FOUND): deleted_under_its_iterator,
+    ("DeregisterStreamConsumer", NOT_FOUND): with_world("server", lambda w: {
+        "StreamARN": w.arn, "ConsumerName": "nobody"}),
+    ("DescribeStreamConsumer", NOT_FOUND): with_world("server", lambda w: {
+        "StreamARN": w.arn, "ConsumerName": "nobody"}),
+    ("StartStreamEncryption", NOT_FOUND): with_world("sealing", lambda w: {
+        "StreamName": "nobody", **KEY}),
+    ("StopStreamEncryption", NOT_FOUND): with_world("sealing", lambda w: {
+        "StreamName": "nobody", **KEY}),
+    ("StartStreamEncryption", "KMSDisabledException"): with_world("sealing", lambda w: w.stream(
+        EncryptionType="KMS", KeyId="alias/off")),
+    ("StartStreamEncryption", "KMSInvalidStateException"): with_world("sealing", lambda w: w.stream(
+        EncryptionType="KMS", KeyId="alias/going")),
+    ("StartStreamEncryption", "KMSNotFoundException"): with_world("sealing", lambda w: w.stream(
+        EncryptionType="KMS", KeyId="alias/nobodys")),
+    ("StartStreamEncryption", LIMIT): many_times(
+        "StartStreamEncryption", lambda w: ("StartStreamEncryption", w.stream(**KEY))),
+    ("StopStreamEncryption", LIMIT): many_times(
+        "StartStreamEncryption", lambda w: ("StartStreamEncryption", w.stream(**KEY))),
+    ("UpdateStreamMode", LIMIT): many_times(
+        "UpdateStreamMode", lambda w: ("UpdateStreamMode", {
+            "StreamARN": w.arn, "StreamModeDetails": {"StreamMode": "ON_DEMAND"}}),
+        lambda w: ("UpdateStreamMode", {
+            "StreamARN": w.arn, "StreamModeDetails": {"StreamMode": "PROVISIONED"}})),
+    ("DecreaseStreamRetentionPeriod", IN_USE): with_world(
+        "slow", lambda w: w.stream(RetentionPeriodHours=24), wait=False),
+    ("DeleteStream", IN_USE): with_world("server", lambda w: w.consumer() and w.stream()),
+    ("DisableEnhancedMonitoring", IN_USE): with_world(
+        "slow", lambda w: w.stream(ShardLevelMetrics=METRICS), wait=False),
+    ("StopStreamEncryption", IN_USE): with_world(
+        "slow", lambda w: w.stream(**KEY), wait=False),
+    ("RegisterStreamConsumer", IN_USE): registered_already,
+    ("SubscribeToShard", IN_USE): subscribed_already,
+    ("UpdateStreamRecordDistributionStrategy", IN_USE): with_world("slow", lambda w: {
+        "StreamARN": w.arn, "RecordDistributionStrategy": "USER_PARTITION_KEY"}, wait=False),
+    ("UpdateStreamWarmThroughput", IN_USE): with_world("slow", lambda w: w.stream(
+        WarmThroughputMiBps=10), wait=False, mode="ON_DEMAND"),
+}
 
 
 @pytest.mark.parametrize("operation, error", ERRORS, ids=map("-".join, ERRORS))
@@ -381,11 +537,19 @@ def test_a_declared_error(request, operation, error):
             assert re.search(rf"\bfn {name}\(", (ROOT / path).read_text()), ELSEWHERE[key]
             return
 
-    def get(server, **more):
-        return World(request.getfixturevalue(server), name_of(request), **more)
+    def get(server, suffix="", **more):
+        return World(request.getfixturevalue(server), name_of(request) + suffix, **more)
 
     scenario = SPECIAL.get((operation, error)) or GENERIC[error](operation)
-    world, members = scenario(get)
-    name, text = world.wire.error(operation, members)
-    assert name == error, text
-    assert text
+    made = scenario(get)
+    if made is None:
+        return
+    world, members = made
+    # A rate takes some calls to be exceeded.
+    for _ in range(400 if error in RATES else 1):
+        status, reply = world.wire.call(operation, members)
+        if status != 200 and reply["__type"] == error:
+            break
+    assert status == 400, (status, reply)
+    assert reply["__type"] == error, reply
+    assert reply["message"]
