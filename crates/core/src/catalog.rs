@@ -278,6 +278,12 @@ impl Held {
     }
 }
 
+/// The shards a stream has open, and those it is about to have, as if none were closed for them.
+fn shards_at_most(stream: &Stream) -> usize {
+    let open = stream.shards.iter().filter(|s| s.is_open()).count();
+    open + stream.capacity.reshard.as_ref().map_or(0, |reshard| reshard.children.len())
+}
+
 type Key = (Scope, StreamName);
 
 /// Every stream of this installation.
@@ -294,6 +300,8 @@ struct Inner {
     held: RwLock<BTreeMap<Key, Held>>,
     /// Which stream has an id.
     ids: RwLock<HashMap<String, Key>>,
+    /// By account and region, what [`shards_at_most`] says of all their streams together.
+    shards: RwLock<HashMap<Scope, usize>>,
     changes: watch::Sender<u64>,
     /// Orders the writes of one stream; a stream's name says which lock is its.
     writing: [Mutex<()>; WRITE_LOCKS],
@@ -305,16 +313,19 @@ impl StreamCatalog {
     /// Reads every row. Fails if the store does, or if a row is damaged.
     pub async fn open(store: Arc<dyn ControlStore>) -> Result<Self, ControlError> {
         let (mut held, mut ids) = (BTreeMap::new(), HashMap::new());
+        let mut shards: HashMap<Scope, usize> = HashMap::new();
         for (key, entry) in scan_all(store.as_ref(), PREFIX).await? {
             let stream: Stream = entry.json(&key)?;
             let id = (stream.scope.clone(), stream.name.clone());
             ids.insert(stream.id.clone(), id.clone());
+            *shards.entry(stream.scope.clone()).or_default() += shards_at_most(&stream);
             held.insert(id, Held::new(Arc::new(stream), entry.version));
         }
         let inner = Inner {
             store,
             held: RwLock::new(held),
             ids: RwLock::new(ids),
+            shards: RwLock::new(shards),
             changes: watch::Sender::new(0),
             writing: std::array::from_fn(|_| Mutex::default()),
             claimed: Mutex::default(),
@@ -352,6 +363,12 @@ impl StreamCatalog {
             .take(limit)
             .map(|(_, held)| Arc::clone(&held.stream))
             .collect()
+    }
+
+    /// A number of shards that the streams of an account and region together do not have open, nor
+    /// are about to, more of. Takes no longer the more streams there are.
+    pub fn shards_at_most(&self, scope: &Scope) -> usize {
+        self.inner.shards.read().get(scope).copied().unwrap_or_default()
     }
 
     /// Every stream, of every account and region.
@@ -474,10 +491,15 @@ impl Inner {
         {
             let (mut held, mut ids) = (self.held.write(), self.ids.write());
             let added = new.as_ref().map(|new| new.stream.id.clone());
+            let more = new.as_ref().map_or(0, |new| shards_at_most(&new.stream));
             let gone = match new {
                 Some(new) => held.insert(id.clone(), new),
                 None => held.remove(&id),
             };
+            let fewer = gone.as_ref().map_or(0, |gone| shards_at_most(&gone.stream));
+            let mut shards = self.shards.write();
+            let count = shards.entry(id.0.clone()).or_default();
+            *count = (*count + more).saturating_sub(fewer);
             if let Some(gone) = gone {
                 ids.remove(&gone.stream.id);
             }

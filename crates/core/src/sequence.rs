@@ -168,6 +168,78 @@ impl SequenceNumber {
     }
 }
 
+/// A sequence number of one of the two layouts that AWS gave out before the present one and still
+/// reads. No stream of ours ever gave one out.
+///
+/// ```text
+/// 0:  1 | shard created, s (9) | 00 | random (16) | shard (4)                       below 2^128
+/// 1:  2 | shard created, s (9) | shard (1) | 00 | record, s (9) | random (14) | 00 | shard (8) | 1
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OldSequenceNumber {
+    /// The shard's number in its stream.
+    pub shard: u32,
+    /// When the record was put, in whole seconds since the epoch, if the layout says it.
+    pub record_s: Option<u64>,
+    /// The number as AWS repeats it: one of layout 0 with the digit in front that it may be without.
+    pub shown: String,
+}
+
+impl OldSequenceNumber {
+    /// The first second that AWS takes for no date any more.
+    const DATE_S_MAX: u64 = 16_025_175_000;
+    const LAYOUT_0: u128 = 1 << 124;
+
+    fn of_layout_0(n: u128) -> Result<Self, InvalidSequenceNumber> {
+        let n = n & (Self::LAYOUT_0 - 1) | Self::LAYOUT_0;
+        let created_s = (n >> 88) as u64 & ((1 << 36) - 1);
+        let shard = (n & 0xffff) as u32;
+        match created_s < Self::DATE_S_MAX {
+            true => Ok(Self { shard, record_s: None, shown: n.to_string() }),
+            false => Err(InvalidSequenceNumber),
+        }
+    }
+}
+
+impl FromStr for OldSequenceNumber {
+    type Err = InvalidSequenceNumber;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let limbs = limbs_of(text)?;
+        let [top, mid, low] = limbs;
+        if top == 0 {
+            return Self::of_layout_0(u128::from(mid) << 64 | u128::from(low));
+        }
+        // 188 bits: the first digit is 2, the last the layout.
+        if top >> 56 != 2 || low & 0xf != 1 {
+            return Err(InvalidSequenceNumber);
+        }
+        // Nine digits from the fourteenth on.
+        let digits = u128::from(top) << 64 | u128::from(mid);
+        let record_s = (digits >> 36) as u64 & ((1 << 36) - 1);
+        let shard = (low >> 4) as u32;
+        Ok(Self { shard, record_s: Some(record_s), shown: text.to_owned() })
+    }
+}
+
+/// The number in three limbs, the most significant first.
+fn limbs_of(text: &str) -> Result<[u64; 3], InvalidSequenceNumber> {
+    // 2^188 has 57 digits; anything longer cannot be one of ours.
+    if text.is_empty() || text.len() > 57 || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(InvalidSequenceNumber);
+    }
+    let mut limbs = [0u64; 3];
+    for digit in text.bytes() {
+        let mut carry = u128::from(digit - b'0');
+        for limb in limbs.iter_mut().rev() {
+            let n = u128::from(*limb) * 10 + carry;
+            *limb = n as u64;
+            carry = n >> 64;
+        }
+    }
+    Ok(limbs)
+}
+
 /// Divides in place and returns the remainder.
 fn div_rem(limbs: &mut [u64; 3], by: u64) -> u64 {
     let mut rest = 0u128;
@@ -192,20 +264,7 @@ impl FromStr for SequenceNumber {
     type Err = InvalidSequenceNumber;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // 2^188 has 57 digits; anything longer cannot be one of ours.
-        if text.is_empty() || text.len() > 57 || !text.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(InvalidSequenceNumber);
-        }
-        let mut limbs = [0u64; 3];
-        for digit in text.bytes() {
-            let mut carry = u128::from(digit - b'0');
-            for limb in limbs.iter_mut().rev() {
-                let n = u128::from(*limb) * 10 + carry;
-                *limb = n as u64;
-                carry = n >> 64;
-            }
-        }
-        Self::from_limbs(limbs)
+        Self::from_limbs(limbs_of(text)?)
     }
 }
 
@@ -234,6 +293,44 @@ mod tests {
         assert_eq!(nearly.first_for(now, 4).0, RecordIndex::at(now).0 + (1 << COUNTER_BITS));
     }
 
+    #[test]
+    fn earlier_layouts_are_read() {
+        let number = |hex: &str| {
+            let hex = format!("{hex:0>47}");
+            let mut limbs = [0u64; 3];
+            for digit in hex.chars() {
+                let digit = u64::from(digit.to_digit(16).unwrap());
+                limbs = [
+                    limbs[0] << 4 | limbs[1] >> 60,
+                    limbs[1] << 4 | limbs[2] >> 60,
+                    limbs[2] << 4 | digit,
+                ];
+            }
+            let low = div_rem(&mut limbs, TEN_19);
+            let mid = div_rem(&mut limbs, TEN_19);
+            format!("{}{mid:019}{low:019}", limbs[2]).trim_start_matches('0').to_owned()
+        };
+        let old = |text: &str| text.parse::<OldSequenceNumber>();
+        let zero = old("0").unwrap();
+        assert_eq!(
+            (zero.shard, zero.shown.as_str()),
+            (0, "21267647932558653966460912964485513216")
+        );
+        assert_eq!(old("5").unwrap().shard, 5);
+        let shown = old("425352958651173072921826052383309826").unwrap();
+        assert_eq!(shown.shown, "21693000891209827039382739016868823042");
+        let large = old(&number("f3bb2cc3d7ff7fffffffffffffff0000")).unwrap();
+        assert_eq!(large.shown, "26227199374821822965252748908982894592");
+        assert_eq!(old(&number("13bb2cc3d80000000000000000000000")), Err(InvalidSequenceNumber));
+        let one = number("2054321000000006789abcd0000000000000000000000071".get(1..).unwrap());
+        assert_eq!(old(&one), Err(InvalidSequenceNumber), "its first digit is no 2");
+        // 2 | created (9) | 0 | 00 | record (9) | random (14) | 00 | shard (8) | 1
+        let one = number(&format!("2{:09x}000{:09x}{:014x}00{:08x}1", 7, 0x6789a, 3, 9));
+        let one = old(&one).unwrap();
+        assert_eq!((one.shard, one.record_s), (9, Some(0x6789a)));
+        assert!(one.shown.parse::<SequenceNumber>().is_err());
+    }
+
     proptest! {
         #[test]
         fn text_round_trips(shard in 0u32.., created in 0u64..1 << 36, s in 0u64..1 << 36,
@@ -252,8 +349,8 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_a_number_or_an_error(text in "\\PC{0,60}") {
-            let _ = text.parse::<SequenceNumber>();
+        fn any_text_is_a_number_or_an_error(text in "\\PC{0,60}|[0-9]{0,60}") {
+            let _ = (text.parse::<SequenceNumber>(), text.parse::<OldSequenceNumber>());
         }
     }
 }

@@ -3,7 +3,7 @@
 use hydrant_core::Timestamp;
 use hydrant_core::catalog::{Shard, ShardId, Stream};
 use hydrant_core::log::LogError;
-use hydrant_core::sequence::{RecordIndex, SequenceNumber};
+use hydrant_core::sequence::{OldSequenceNumber, RecordIndex, SequenceNumber};
 use hydrant_wire::shape::Seconds;
 
 use crate::Kinesis;
@@ -13,6 +13,9 @@ use crate::shards;
 /// `ShardIteratorType`, in the order in which AWS's error lists them.
 pub(crate) const TYPES: [&str; 5] =
     ["AFTER_SEQUENCE_NUMBER", "LATEST", "AT_TIMESTAMP", "AT_SEQUENCE_NUMBER", "TRIM_HORIZON"];
+
+/// Why a number of another stream, or of an earlier one of this name, is invalid.
+const FOREIGN: &str = " because it did not come from this stream";
 
 /// What a request says of the place. The caller's duty: the texts follow the model.
 pub(crate) struct StartingPosition<'a> {
@@ -78,20 +81,29 @@ impl StartingPosition<'_> {
 impl Place<'_> {
     /// The place in the shard that a sequence number means.
     fn index_of(&self, text: &str) -> Result<RecordIndex, Error> {
-        let number: SequenceNumber = text.parse().map_err(|_| self.invalid(text, ""))?;
         let shard = self.shard;
-        if number.shard != shard.id.0 {
-            return Err(Error::InvalidArgument(format!(
-                "Invalid StartingSequenceNumber. It encodes {}, while it was used in a call to a \
-                 shard with {}",
-                ShardId(number.shard),
-                shard.id
-            )));
+        if let Ok(old) = text.parse::<OldSequenceNumber>() {
+            self.check_shard(old.shard)?;
+            return Err(self.invalid(&old.shown, FOREIGN));
         }
+        let number: SequenceNumber = text.parse().map_err(|_| self.invalid(text, ""))?;
+        self.check_shard(number.shard)?;
         if number.shard_created_s != shard.created.as_secs() {
-            return Err(self.invalid(text, " because it did not come from this stream"));
+            return Err(self.invalid(text, FOREIGN));
         }
         Ok(number.index)
+    }
+
+    /// A sequence number has to be of the shard it is used on.
+    fn check_shard(&self, number: u32) -> Result<(), Error> {
+        let (encoded, shard) = (ShardId(number), self.shard.id);
+        if encoded == shard {
+            return Ok(());
+        }
+        Err(Error::InvalidArgument(format!(
+            "Invalid StartingSequenceNumber. It encodes {encoded}, while it was used in a call to a \
+             shard with {shard}"
+        )))
     }
 
     fn invalid(&self, text: &str, why: &str) -> Error {

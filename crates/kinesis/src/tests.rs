@@ -3,6 +3,7 @@
 mod access;
 mod capacity;
 mod consumers;
+mod edges;
 mod encryption;
 mod monitoring;
 mod races;

@@ -78,7 +78,7 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
             enhanced_monitoring: monitoring::shown(stream),
             encryption_type,
             key_id,
-            open_shard_count: stream.shards.iter().filter(|s| shown && s.is_open()).count(),
+            open_shard_count: if shown { found.held.open_shards() } else { 0 },
             warm_throughput: WarmThroughput::of(stream, found.held.open_shards()),
             consumer_count: stream.consumers(kinesis.clock.now()).count(),
             max_record_size: stream.settings.max_record_kib,

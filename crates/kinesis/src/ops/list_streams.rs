@@ -1,9 +1,12 @@
 //! `ListStreams`: the streams of an account and region by name, page by page.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hydrant_core::Timestamp;
+use hydrant_core::catalog::Stream;
 use hydrant_core::limits::ITERATOR_LIFE;
-use hydrant_core::names::StreamName;
+use hydrant_core::names::{Scope, StreamName};
 use hydrant_wire::Call;
 use hydrant_wire::shape::{Epoch, Integer, Text};
 use serde::{Deserialize, Serialize};
@@ -70,8 +73,7 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
         (None, None) => None,
     };
     let limit = request.limit.map_or(LIMIT_DEFAULT, |n| n.0 as usize);
-    let mut streams = kinesis.catalog.list(call.scope(), after.as_ref(), usize::MAX);
-    streams.retain(|s| s.status(now).is_some());
+    let mut streams = next(kinesis, call.scope(), after, limit + 1, now);
     let more = streams.len() > limit;
     streams.truncate(limit);
     let next_token = streams.last().filter(|_| more).map(|last| {
@@ -94,6 +96,24 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
         next_token,
         stream_summaries: summaries.collect(),
     })?)
+}
+
+/// The next `limit` streams that are not gone.
+fn next(
+    kinesis: &Kinesis,
+    scope: &Scope,
+    mut after: Option<StreamName>,
+    limit: usize,
+    now: Timestamp,
+) -> Vec<Arc<Stream>> {
+    let mut streams = Vec::new();
+    while streams.len() < limit {
+        let more = kinesis.catalog.list(scope, after.as_ref(), limit - streams.len());
+        let Some(last) = more.last() else { break };
+        after = Some(last.name.clone());
+        streams.extend(more.into_iter().filter(|s| s.status(now).is_some()));
+    }
+    streams
 }
 
 fn open(kinesis: &Kinesis, call: &Call, token: &str, now: Timestamp) -> Result<StreamName, Error> {

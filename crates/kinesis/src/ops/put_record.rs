@@ -8,7 +8,7 @@ use hydrant_core::encryption::DataKeyId;
 use hydrant_core::hash::HashKey;
 use hydrant_core::log::LogError;
 use hydrant_core::record::RecordBatch;
-use hydrant_core::sequence::{RecordIndex, SequenceNumber};
+use hydrant_core::sequence::{OldSequenceNumber, RecordIndex, SequenceNumber};
 use hydrant_wire::Call;
 use hydrant_wire::shape::{Blob, Flag, Text};
 use serde::{Deserialize, Serialize};
@@ -136,7 +136,9 @@ async fn append(
 fn check_ordering(kinesis: &Kinesis, id: &StreamKey, text: &str) -> Result<(), Error> {
     let now = kinesis.clock.now().as_secs();
     let number: Option<SequenceNumber> = text.parse().ok();
-    if number.is_some_and(|n| n.record_s <= now + 1) {
+    let old: Option<OldSequenceNumber> = text.parse().ok();
+    let record_s = number.map(|n| n.record_s).or(old.map(|n| n.record_s.unwrap_or_default()));
+    if record_s.is_some_and(|s| s <= now + 1) {
         return Ok(());
     }
     Err(Error::InvalidArgument(format!(

@@ -123,8 +123,8 @@ async fn bad_places_are_refused_in_the_words_of_aws() {
     assert_eq!(
         ask("0", "AT_SEQUENCE_NUMBER", Some("5")).await,
         invalid(
-            "StartingSequenceNumber 5 used in GetShardIterator on shard shardId-000000000000 in \
-             stream s under account 000000000000 is invalid."
+            "Invalid StartingSequenceNumber. It encodes shardId-000000000005, while it was used in \
+             a call to a shard with shardId-000000000000"
                 .to_owned()
         )
     );
