@@ -321,16 +321,17 @@ async fn limits_of_puts_hold_and_nothing_is_put_of_a_refused_call() {
 async fn a_number_for_ordering_has_to_be_one() {
     let world = World::new().await;
     world.create("s", 1).await;
+    let large_date = "26227199374822427428162556223570313216";
     let (_, number) = world.put("s", "k", "x").await;
     let put = |number: &str| json!({ "StreamName": "s", "PartitionKey": "k", "Data": "", "SequenceNumberForOrdering": number });
     let next = world.ok("PutRecord", put(&number)).await;
     assert!(next["SequenceNumber"].as_str().unwrap() > number.as_str());
     assert_eq!(
-        world.no("PutRecord", put("7")).await,
+        world.no("PutRecord", put(large_date)).await,
         error(
             "InvalidArgumentException",
-            "ExclusiveMinimumSequenceNumber 7 used in PutRecord on stream s under account \
-             000000000000 is invalid."
+            "ExclusiveMinimumSequenceNumber 26227199374822427428162556223570313216 used in \
+             PutRecord on stream s under account 000000000000 is invalid."
         )
     );
 }
