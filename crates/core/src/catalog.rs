@@ -162,6 +162,13 @@ pub struct StreamSettings {
     /// Encryption at rest, once it was started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encryption: Option<Box<Encryption>>,
+    /// When encryption was started and when it was stopped within the last day, where AWS's quotas
+    /// hold.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub encryption_starts: Vec<Timestamp>,
+    /// See there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub encryption_stops: Vec<Timestamp>,
     /// `MaxRecordSizeInKiB`.
     pub max_record_kib: u32,
     /// `RecordDistributionStrategy`; what counts is [`Stream::spreads`].
@@ -178,6 +185,8 @@ impl Default for StreamSettings {
     fn default() -> Self {
         Self {
             encryption: None,
+            encryption_starts: Vec::new(),
+            encryption_stops: Vec::new(),
             max_record_kib: (RECORD_BYTES_MAX >> 10) as u32,
             distribution: Distribution::UserPartitionKey,
             policy: None,

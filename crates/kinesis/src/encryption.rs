@@ -79,6 +79,9 @@ fn read<'a>(kinesis: &Kinesis, call: &'a Call) -> Result<(StreamKey, Text<'a>), 
     Ok((id, request.key_id.ok_or_else(missing)?))
 }
 
+/// Times that encryption may be started in a day, and stopped (AWS).
+const CHANGES_MAX: usize = 25;
+
 /// Runs `StartStreamEncryption`: new records are encrypted with a new data key, from the end of
 /// UPDATING on.
 pub(crate) async fn start(kinesis: &Kinesis, call: &Call) -> Result<(), Error> {
@@ -88,6 +91,8 @@ pub(crate) async fn start(kinesis: &Kinesis, call: &Call) -> Result<(), Error> {
         let stream = &held.stream;
         let known = stream.settings.encryption.as_ref().map_or(0, |e| e.keys.len());
         let (mut next, gone) = changed(kinesis, &held);
+        let starts = &mut next.settings.encryption_starts;
+        kinesis.allow_change(&call.operation, &id, starts, CHANGES_MAX)?;
         if known - gone.len() >= DATA_KEYS_MAX {
             return Err(Error::LimitExceeded(format!(
                 "Stream {} has {DATA_KEYS_MAX} data keys that records may still be encrypted with. \
@@ -128,7 +133,10 @@ pub(crate) async fn stop(kinesis: &Kinesis, call: &Call) -> Result<(), Error> {
                 stream.name, stream.scope.account, now.key_id, &*key_id
             )));
         }
-        Ok(Some((changed(kinesis, &held).0, held.version)))
+        let mut next = changed(kinesis, &held).0;
+        let stops = &mut next.settings.encryption_stops;
+        kinesis.allow_change(&call.operation, &id, stops, CHANGES_MAX)?;
+        Ok(Some((next, held.version)))
     };
     kinesis.change(decide).await
 }

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use hydrant_core::Timestamp;
 use hydrant_core::catalog::{Shard, Stream, StreamMode, StreamStatus};
 use hydrant_core::limits::RECORD_BYTES_MAX;
 use hydrant_core::names::Scope;
@@ -12,7 +13,7 @@ use hydrant_wire::Call;
 use crate::error::Error;
 use crate::ops::ON_DEMAND_SHARDS;
 use crate::streams::StreamKey;
-use crate::throttle::{Key, Rate, Want};
+use crate::throttle::{DAY, Key, Rate, Want, admit};
 use crate::{Kinesis, Limits};
 
 /// Open shards of an account and region unless somebody says otherwise.
@@ -216,6 +217,25 @@ impl Kinesis {
             return Ok(());
         }
         Err(rate_exceeded(stream, shard))
+    }
+
+    /// Counts a change of a stream of which there may be `max` a day, or refuses it. `times` is what the
+    /// stream's row knows of earlier ones, and then of this one.
+    pub(crate) fn allow_change(
+        &self,
+        operation: &str,
+        on: &StreamKey,
+        times: &mut Vec<Timestamp>,
+        max: usize,
+    ) -> Result<(), Error> {
+        if !self.limited() || admit(times, self.clock.now(), DAY, max) {
+            return Ok(());
+        }
+        let (name, account) = (&on.name, &on.scope.account);
+        Err(Error::LimitExceeded(format!(
+            "Rate exceeded for stream {name} under account {account}. {operation} can be called at \
+             most {max} times per rolling 24-hour period per stream."
+        )))
     }
 }
 

@@ -19,7 +19,6 @@ const BUCKETS_MAX: usize = 1 << 20;
 /// Buckets before the full ones are looked for the first time.
 const SWEEP_BUCKETS_MIN: usize = 1_024;
 /// The window in which AWS counts changes of a stream.
-#[allow(dead_code, reason = "the operations that are counted by the day use it")]
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// Whose bucket.
@@ -195,7 +194,6 @@ impl Buckets {
 /// that it does. `times` is what this function left there before: the moments that still count, at
 /// most `max` of them, so that a stream's row can hold it.
 #[must_use]
-#[allow(dead_code, reason = "the operations that are counted by the day use it")]
 pub(crate) fn admit(
     times: &mut Vec<Timestamp>,
     now: Timestamp,

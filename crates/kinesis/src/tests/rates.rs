@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{World, error};
+use crate::streams::StreamKey;
 
 const RATE: &str =
     "Rate exceeded for shard shardId-000000000000 in stream s under account 000000000000.";
@@ -199,4 +200,25 @@ async fn nothing_is_bounded_by_default() {
         world.ok("DescribeLimits", json!({})).await;
         world.ok("GetRecords", json!({ "ShardIterator": iterator })).await;
     }
+}
+
+// shows: limit:encryption-changes
+#[tokio::test]
+async fn some_changes_of_a_stream_are_counted_by_the_day() {
+    let (free, world) = (World::new().await, World::under_aws_limits().await);
+    let id = StreamKey { scope: world.scope.clone(), name: "s".parse().unwrap() };
+    let mut times = Vec::new();
+    let mut once =
+        |world: &World| world.kinesis.allow_change("StartStreamEncryption", &id, &mut times, 25);
+    for _ in 0..25 {
+        once(&world).unwrap();
+        world.clock.advance(Duration::from_secs(60));
+    }
+    let text = "Rate exceeded for stream s under account 000000000000. StartStreamEncryption can be \
+                called at most 25 times per rolling 24-hour period per stream.";
+    assert_eq!(once(&world).unwrap_err().to_string(), text);
+    once(&free).unwrap();
+    world.clock.advance(Duration::from_secs(24 * 3_600 - 25 * 60));
+    once(&world).unwrap();
+    once(&world).unwrap_err();
 }
