@@ -113,10 +113,10 @@ def life(server, mode, name, folder):
     try:
         first.work("one")
         first.work("two")
-        seen(first, "both workers have a shard", lambda: at_work(first) == {"one", "two"})
-        marks["both"] = time.monotonic()
+        seen(first, "all shards have begun", lambda: len(holders(first)) == 4)
+        marks["begun"] = time.monotonic()
         reshard(kinesis, name, lambda: kinesis.split_shard(
-            StreamName=name, ShardToSplit="shardId-000000000000", NewStartingHashKey="1"))
+            StreamName=name, ShardToSplit="shardId-000000000000", NewStartingHashKey=str(1 << 125)))
         reshard(kinesis, name, lambda: kinesis.merge_shards(
             StreamName=name, ShardToMerge="shardId-000000000002",
             AdjacentShardToMerge="shardId-000000000003"))
@@ -124,11 +124,14 @@ def life(server, mode, name, folder):
         seen(first, "the children have begun",
              lambda: children <= {line["shard"] for line in first.lines("begin")})
         marks["children"] = time.monotonic()
-        first.kill("one")
-        moved = {shard for shard, worker in holders(first).items() if worker == "one"}
-        assert moved, "the worker that is killed holds nothing"
+        # How the library shares shards out between workers of one machine is its own affair: the one
+        # that has the most is killed.
+        held = collections.Counter(holders(first).values())
+        victim, _ = held.most_common(1)[0]
+        survivor = {"one": "two", "two": "one"}[victim]
+        first.kill(victim)
         seen(first, "the other worker has all shards",
-             lambda: set(holders(first).values()) == {"two"})
+             lambda: set(holders(first).values()) == {survivor} and len(holders(first)) == 4)
         marks["moved"] = time.monotonic()
         writer.stop()
         want = {key: list(range(writer.rounds)) for key in KEYS}
@@ -147,8 +150,8 @@ def life(server, mode, name, folder):
         first.stop()
         fresh.stop()
     mine = [labels for labels in lag if f'application="{name}-first"' in labels]
-    assert any('owner="two"' in labels for labels in mine), lag
-    return marks
+    assert any(f'owner="{survivor}"' in labels for labels in mine), lag
+    return {**marks, "held": dict(held)}
 
 
 def seen(application, what, check):
@@ -181,10 +184,6 @@ def holders(application):
         elif line["what"] in ("end", "lost") and held.get(line.get("shard")) == line["worker"]:
             del held[line["shard"]]
     return held
-
-
-def at_work(application):
-    return set(holders(application).values())
 
 
 @pytest.fixture(scope="module")
