@@ -125,7 +125,12 @@ async fn append(
                 let Some(next) = kinesis.rerouted(stream, &shard).await? else { break };
                 held = next;
             }
-            Err(e) => return Err(put::refusal(e, stream, shard)),
+            Err(e) => {
+                if e == LogError::Full {
+                    kinesis.meters.write_exceeded(stream, shard.id, 1);
+                }
+                return Err(put::refusal(e, stream, shard));
+            }
         }
     }
     Err(Error::Internal(format!("the shard of a put to {} stays closed", held.stream.name)))
