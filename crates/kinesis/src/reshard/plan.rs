@@ -15,6 +15,10 @@ use hydrant_core::log::ShardUid;
 /// seconds, and those of a child are above those of its parents (AWS shows the same second).
 const CHILD_DELAY: Duration = Duration::from_secs(1);
 
+/// How far the bounds of even ranges may lie off: by less than a key for every shard before them, each
+/// time they were made. The smallest of 10,000 shards has some 2^114 keys.
+const ROUNDING: u128 = 1 << 32;
+
 /// A run of hash keys and the shard, there or to be, that has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Piece {
@@ -68,21 +72,24 @@ impl Plan {
         plan
     }
 
-    /// Has the stream end up with `count` open shards of the ranges that a new stream of so many has.
-    /// Empty if it has them. The caller's duty: `open` are its open shards by hash key.
+    /// Has the stream end up with `count` open shards of the ranges that a new stream of so many has,
+    /// but for what comes of rounding. Empty if it has them. The caller's duty: `open` are its open
+    /// shards by hash key.
     pub(crate) fn uniform(stream: &Stream, open: &[&Shard], count: u32) -> Self {
         let mut plan = Self::of(stream);
-        let targets = HashRange::split_evenly(count);
-        let cuts: Vec<HashKey> = targets.iter().map(|t| t.start).collect();
-        let mut pieces = Vec::with_capacity(open.len() + targets.len());
+        let starts = HashRange::split_evenly(count).into_iter().map(|target| target.start);
+        let cuts: Vec<HashKey> = starts.map(|start| as_it_is(open, start)).collect();
+        let mut pieces = Vec::with_capacity(open.len() + cuts.len());
         for shard in open {
             let first = cuts.partition_point(|c| *c <= shard.range.start);
             let end = cuts.partition_point(|c| *c <= shard.range.end);
             plan.cut(Piece { id: shard.id, range: shard.range }, &cuts[first..end], &mut pieces);
         }
         let mut rest = pieces.as_slice();
-        for target in targets {
-            let inside = rest.partition_point(|p| p.range.end <= target.end);
+        for n in 1..=cuts.len() {
+            let inside = cuts
+                .get(n)
+                .map_or(rest.len(), |next| rest.partition_point(|piece| piece.range.start < *next));
             let (these, others) = rest.split_at(inside);
             plan.join(these);
             rest = others;
@@ -140,6 +147,15 @@ impl Plan {
         let range = HashRange { start: low.range.start, end: high.range.end };
         Some(self.add(range, low.id, Some(high.id)))
     }
+}
+
+/// The first key of an open shard where that differs from a key by rounding only, else the key: what
+/// is split in two and merged again is to be what it was, and a third is to be two sixths.
+fn as_it_is(open: &[&Shard], key: HashKey) -> HashKey {
+    let after = open.partition_point(|s| s.range.start <= key);
+    let around = open[after.saturating_sub(1)..].iter().take(2).map(|s| s.range.start);
+    let close = around.filter(|start| start.0.abs_diff(key.0) <= ROUNDING);
+    close.min_by_key(|start| start.0.abs_diff(key.0)).unwrap_or(key)
 }
 
 /// The open shards that a change closes.

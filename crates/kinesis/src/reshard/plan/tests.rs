@@ -140,9 +140,15 @@ proptest! {
         let plan = Plan::uniform(&stream, &open(&stream), to);
         prop_assert_eq!(plan.is_empty(), from == to);
         let next = apply(&stream, plan, START);
-        let ranges: Vec<HashRange> = open(&next).iter().map(|s| s.range).collect();
-        prop_assert_eq!(ranges, HashRange::split_evenly(to));
+        let even = HashRange::split_evenly(to);
+        prop_assert_eq!(open(&next).len(), even.len());
+        for (shard, even) in open(&next).iter().zip(even) {
+            prop_assert!(shard.range.start.0.abs_diff(even.start.0) <= ROUNDING);
+        }
         prop_assert!(Plan::uniform(&next, &open(&next), to).is_empty());
+        // No shard is of what rounding leaves.
+        let width = u128::MAX / u128::from(from * to);
+        prop_assert!(next.shards.iter().all(|s| s.range.end.0 - s.range.start.0 >= width / 2));
     }
 }
 
@@ -162,6 +168,19 @@ fn doubling_and_halving_make_no_shard_too_many() {
     let shown: Vec<_> = merged.iter().map(|s| (s.parent, s.adjacent_parent)).collect();
     let ids = |a, b| (Some(ShardId(a)), Some(ShardId(b)));
     assert_eq!(shown, [ids(2, 3), ids(4, 5)]);
+}
+
+#[test]
+fn doubling_and_halving_take_no_shard_in_between_whatever_the_number() {
+    for count in [3, 5, 7, 100, 4_500] {
+        let first = stream(count);
+        let double = apply(&first, Plan::uniform(&first, &open(&first), count * 2), START);
+        assert_eq!(double.shards.len() as u32, 3 * count);
+        let again = apply(&double, Plan::uniform(&double, &open(&double), count), START);
+        assert_eq!(again.shards.len() as u32, 4 * count);
+        let ranges = |stream: &Stream| open(stream).iter().map(|s| s.range).collect::<Vec<_>>();
+        assert_eq!(ranges(&again), ranges(&first));
+    }
 }
 
 #[test]
