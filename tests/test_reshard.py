@@ -258,3 +258,21 @@ def test_json_of_a_shard_leaves_out_what_it_has_not(start):
     assert json.loads(json.dumps(low["HashKeyRange"])) == {
         "StartingHashKey": "0", "EndingHashKey": str(HALF - 1)
     }
+
+
+def test_an_on_demand_stream_gets_shards_for_what_it_takes(start):
+    server = start()
+    kinesis = server.client("kinesis")
+    kinesis.create_stream(StreamName="s", StreamModeDetails={"StreamMode": "ON_DEMAND"})
+    settled(kinesis, "s")
+    assert len(open_shards(kinesis, "s")) == 4
+    records = [{"Data": b"x" * 20_000, "PartitionKey": f"key-{n}"} for n in range(100)]
+
+    def scaled():
+        """the stream has more shards than at the start"""
+        # Some 2 MB a call, as fast as it goes: a shard is good for 1 MiB a second.
+        told = kinesis.put_records(StreamName="s", Records=records)
+        assert told["FailedRecordCount"] == 0
+        return len(open_shards(kinesis, "s")) > 4
+
+    hydrant.eventually(scaled, seconds=60, every=0)
