@@ -168,11 +168,11 @@ pub(crate) struct Settings {
 
     /// Certificate for TLS on --listen, and those that lead from it to its authority, in a PEM file. Read
     /// again when it changes. Without it, one for development is made in the data directory.
-    #[arg(long, value_name = "FILE", env = "HYDRANT_TLS_CERT", requires = "tls_key")]
+    #[arg(long, value_name = "FILE", env = "HYDRANT_TLS_CERT")]
     pub(crate) tls_cert: Option<PathBuf>,
 
     /// Private key of --tls-cert, in a PEM file.
-    #[arg(long, value_name = "FILE", env = "HYDRANT_TLS_KEY", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE", env = "HYDRANT_TLS_KEY")]
     pub(crate) tls_key: Option<PathBuf>,
 
     /// S3-compatible service (URL, or `aws`) that holds the buckets of --s3-bucket.
@@ -285,6 +285,9 @@ impl Settings {
         let mut names = HashSet::new();
         if let Some(key) = self.kms_keys.iter().find(|key| !names.insert(&key.name)) {
             bail!("--kms-key names {} twice; give each name one state", key.name);
+        }
+        if self.tls_cert.is_some() != self.tls_key.is_some() {
+            bail!("--tls-cert and --tls-key go together: give both, or neither");
         }
         if let Some(url) = &self.s3_endpoint {
             let known = url == "aws" || url.starts_with("http://") || url.starts_with("https://");
@@ -425,6 +428,8 @@ mod tests {
         assert!(open.to_string().contains("--access-key"), "{open}");
         let admin = settings("", &["--admin-listen", "0.0.0.0:1"]).unwrap().check().unwrap_err();
         assert!(admin.to_string().contains("--admin-listen"), "{admin}");
+        let half = settings("tls-cert = \"a.pem\"", &[]).unwrap().check().unwrap_err();
+        assert!(half.to_string().contains("--tls-key"), "{half}");
         let list = settings("data-dir = [\"a\", \"b\"]", &[]).unwrap_err().to_string();
         assert!(list.contains("one value"), "{list}");
     }
