@@ -135,7 +135,8 @@ def test_errors_in_cbor(server):
     assert told["message"].startswith("Stream nowhere under account")
     status, told = ask(server, "MakeCoffee")
     assert (status, told) == (400, {"__type": "UnknownOperationException"})
-    for bad in [b"", b"{}", b"\xbf", b"\xbb" + bytes(8), b"\x5b\x10" + bytes(7), b"\x9f" * 100_000]:
+    vast = b"\x10" + bytes(7)
+    for bad in [b"", b"{}", b"\xbf", b"\xbb" + vast, b"\x5b" + vast, b"\x9f" * 100_000]:
         reply, data = send(server, "ListStreams", bad, CBOR)
         assert reply.status == 400
         assert unpacked(data)[0]["__type"] == "SerializationException", bad[:10]
@@ -258,7 +259,7 @@ def test_versions_of_tls_and_http(server, version, alpn, want):
     context.minimum_version = context.maximum_version = only
     if alpn:
         context.set_alpn_protocols(alpn)
-    for host in ("localhost", "127.0.0.1", "lake.localhost"):
+    for host in ("localhost", "127.0.0.1"):
         with socket.create_connection(server.aws_address, timeout=10) as plain:
             with context.wrap_socket(plain, server_hostname=host) as wire:
                 assert wire.version() == "TLSv" + version

@@ -277,12 +277,12 @@ fn destinations(stores: Stores) -> MakeDestination {
 }
 
 /// Where the certificate of the HTTP port is from. One of our own is for every name that a client may
-/// use: bucket hosts are below each.
+/// use, and for the hosts of buckets below those with a dot; no client takes `*.localhost`.
 fn certificate(settings: &Settings) -> tls::Source {
     if let (Some(cert), Some(key)) = (&settings.tls_cert, &settings.tls_key) {
         return tls::Source::Given { cert: cert.clone(), key: key.clone() };
     }
-    let own = ["localhost", "*.localhost", "127.0.0.1", "::1"];
+    let own = ["localhost", "127.0.0.1", "::1"];
     let mut names: Vec<String> = own.map(String::from).into();
     let listen = settings.listen.ip();
     let listen = (!listen.is_unspecified()).then(|| listen.to_string());
@@ -291,7 +291,7 @@ fn certificate(settings: &Settings) -> tls::Source {
         if name.is_empty() {
             continue;
         }
-        if name.parse::<std::net::IpAddr>().is_err() {
+        if name.contains('.') && name.parse::<std::net::IpAddr>().is_err() {
             names.push(format!("*.{name}"));
         }
         names.push(name.to_owned());
