@@ -6,6 +6,7 @@
 
 mod capacity;
 mod consumer;
+mod shard;
 mod state;
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,16 +23,16 @@ use crate::arn::Arn;
 use crate::clock::Timestamp;
 use crate::control::{ControlError, ControlStore, Write, scan_all};
 use crate::encryption::{Encryption, KeyUse};
-use crate::hash::{HashKey, HashRange};
+use crate::hash::HashKey;
 use crate::limits::RECORD_BYTES_MAX;
 use crate::log::ShardUid;
 use crate::monitoring::ShardMetric;
 use crate::names::{Scope, StreamName};
 use crate::policy::Policy;
-use crate::sequence::{RecordIndex, SequenceNumber};
 
 pub use capacity::{Capacity, PlannedShard, Reshard};
 pub use consumer::{Consumer, ConsumerState, ConsumerStatus};
+pub use shard::{InvalidShardId, Shard, ShardId};
 pub use state::{StreamMode, StreamState, StreamStatus};
 
 const PREFIX: &str = "streams/";
@@ -41,77 +42,6 @@ const UIDS_CLAIMED: u64 = 1_000;
 /// Times that a claim is tried again because another was faster.
 const CLAIMS_MAX: usize = 32;
 const WRITE_LOCKS: usize = 64;
-
-/// A shard's number in its stream; shown as `shardId-000000000000`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ShardId(pub u32);
-
-/// The text is not a shard id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a shard id")]
-pub struct InvalidShardId;
-
-impl std::fmt::Display for ShardId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "shardId-{:012}", self.0)
-    }
-}
-
-impl std::str::FromStr for ShardId {
-    type Err = InvalidShardId;
-
-    /// AWS also takes the number without the zeros, and without the `shardId-`.
-    fn from_str(text: &str) -> Result<Self, InvalidShardId> {
-        let digits = text.strip_prefix("shardId-").unwrap_or(text);
-        if !digits.is_empty() && digits.len() <= 12 && digits.bytes().all(|b| b.is_ascii_digit()) {
-            digits.parse().map(Self).map_err(|_| InvalidShardId)
-        } else {
-            Err(InvalidShardId)
-        }
-    }
-}
-
-/// A shard of a stream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shard {
-    /// Its number in the stream.
-    pub id: ShardId,
-    /// The log's name for it.
-    pub uid: ShardUid,
-    /// The hash keys it takes.
-    pub range: HashRange,
-    /// When it was created.
-    pub created: Timestamp,
-    /// The shard it was split from, or the one that was told to merge.
-    pub parent: Option<ShardId>,
-    /// The other shard of a merge.
-    pub adjacent_parent: Option<ShardId>,
-    /// When it was closed, if it is: it takes no more records.
-    pub closed: Option<Timestamp>,
-}
-
-impl Shard {
-    /// Whether it takes records.
-    pub fn is_open(&self) -> bool {
-        self.closed.is_none()
-    }
-
-    /// The public number of the record at `index`.
-    pub fn sequence_number(&self, index: RecordIndex) -> SequenceNumber {
-        SequenceNumber::of(self.id.0, self.created, index)
-    }
-
-    /// `StartingSequenceNumber`.
-    pub fn starting_sequence_number(&self) -> SequenceNumber {
-        SequenceNumber::start_of(self.id.0, self.created)
-    }
-
-    /// `EndingSequenceNumber`, once closed.
-    pub fn ending_sequence_number(&self) -> Option<SequenceNumber> {
-        self.closed.map(|at| SequenceNumber::end_of(self.id.0, self.created, at))
-    }
-}
 
 /// A stream: one row of the control store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
