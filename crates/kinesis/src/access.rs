@@ -97,7 +97,7 @@ impl Kinesis {
         if text.contains("/consumer/") && CONSUMER_ARN.accepts(text) {
             let consumer = self.consumer_key(call, text)?;
             let named = Named::by(&None, &None, stream_id);
-            if named.is_given() && self.named(call, &named)? != consumer.stream {
+            if named.is_given() && self.resolve(call, &named)? != consumer.stream {
                 return Err(Error::InvalidArgument(
                     "The ResourceARN is not of a consumer of the stream that StreamId names."
                         .to_owned(),

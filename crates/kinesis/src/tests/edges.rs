@@ -62,12 +62,11 @@ async fn retain(world: &World, now: &mut u64, hours: u64) {
     *now = hours;
 }
 
+/// Whether a record is wanted.
+type Wanted = Box<dyn Fn(&(usize, &Known)) -> bool>;
+
 /// What `GetShardIterator` is asked for, and which records it then leads to.
-fn wanted(
-    kind: &Kind,
-    known: &[Known],
-    now_ms: u64,
-) -> Option<(Value, Box<dyn Fn(&(usize, &Known)) -> bool>)> {
+fn wanted(kind: &Kind, known: &[Known], now_ms: u64) -> Option<(Value, Wanted)> {
     let of = |n: &usize| known.get(n % known.len().max(1)).map(|k| (n % known.len(), k.clone()));
     Some(match kind {
         Kind::Horizon => (json!({ "ShardIteratorType": "TRIM_HORIZON" }), Box::new(|_| true)),
