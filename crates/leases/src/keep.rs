@@ -64,11 +64,12 @@ impl Leases {
         let mut next: Option<Timestamp> = None;
         for (key, row) in scan_all(self.control.as_ref(), rows::TABLES).await? {
             let mut table: Table = row.json(&key)?;
-            if !table.indexes.iter().all(|index| index.exists(now)) {
+            let stays = !matches!(table.state, State::Deleting(_));
+            if stays && !table.indexes.iter().all(|index| index.exists(now)) {
                 table.forget_indexes(now);
                 match self.control.commit(vec![Write::update(&key, row.version, &table)]).await {
                     Ok(_) => {}
-                    // Whoever changed it woke us again.
+                    // It was changed just now: the next look at it will do.
                     Err(ControlError::Conflict { .. }) => continue,
                     Err(error) => return Err(error.into()),
                 }

@@ -74,7 +74,8 @@ pub struct Leases {
     clock: Arc<dyn Clock>,
     random: Arc<Random>,
     options: Options,
-    /// Held shared by every change of items, alone by what must see no such change under way.
+    /// Held shared by every change of items, alone by what must see no such change, and no new table,
+    /// under way.
     writing: RwLock<()>,
     /// Shared by the items, by their row's hash: in one process nobody loses a race.
     items: Vec<tokio::sync::Mutex<()>>,

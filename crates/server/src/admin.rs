@@ -5,13 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use anyhow::{Context, Result};
 use bytes::Bytes;
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
+use hydrant_leases::Leases;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use metrics_exporter_prometheus::PrometheusHandle;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -28,10 +31,17 @@ pub(crate) struct Admin {
     pub(crate) metrics: PrometheusHandle,
     /// Whose metrics come and go, once it is there: each adds its own, as Prometheus reads them.
     pub(crate) more_metrics: OnceLock<Vec<WriteMetrics>>,
+    /// The lease tables, once they are there: what they say is read when it is asked for.
+    pub(crate) leases: OnceLock<Arc<Leases>>,
 }
 
 /// Adds metrics to a text.
 pub(crate) type WriteMetrics = Box<dyn Fn(&mut String) + Send + Sync>;
+
+/// Has the metrics of this process kept from here on.
+pub(crate) fn install_metrics() -> Result<PrometheusHandle> {
+    PrometheusBuilder::new().install_recorder().context("cannot start the metrics")
+}
 
 /// Serves until `shutdown`.
 pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>, shutdown: CancellationToken) {
@@ -56,9 +66,9 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>, shutdown: Ca
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
         let (admin, shutdown) = (Arc::clone(&admin), shutdown.clone());
         tokio::spawn(async move {
-            let service = service_fn(|request| {
-                let reply = answer(&admin, &request);
-                async move { Ok::<_, Infallible>(reply) }
+            let service = service_fn(|request: Request<Incoming>| {
+                let (admin, (parts, _)) = (Arc::clone(&admin), request.into_parts());
+                async move { Ok::<_, Infallible>(answer(&admin, &parts).await) }
             });
             let serving = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -73,12 +83,12 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>, shutdown: Ca
     }
 }
 
-fn answer(admin: &Admin, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(admin: &Admin, request: &Parts) -> Response<Full<Bytes>> {
     let text = "text/plain; charset=utf-8";
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    if !matches!(request.method, Method::GET | Method::HEAD) {
         return reply(StatusCode::METHOD_NOT_ALLOWED, text, "GET only\n".into());
     }
-    match request.uri().path() {
+    match request.uri.path() {
         "/healthz" => reply(StatusCode::OK, text, "ok\n".into()),
         "/readyz" if admin.ready.load(Ordering::Acquire) => {
             reply(StatusCode::OK, text, "ready\n".into())
@@ -87,6 +97,13 @@ fn answer(admin: &Admin, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         "/metrics" => {
             let mut text = admin.metrics.render();
             admin.more_metrics.get().into_iter().flatten().for_each(|write| write(&mut text));
+            match admin.leases.get().map(|leases| leases.exposition()) {
+                None => {}
+                Some(reading) => match reading.await {
+                    Ok(leases) => text.push_str(&leases),
+                    Err(error) => tracing::warn!(%error, "the lease tables cannot be read"),
+                },
+            }
             reply(StatusCode::OK, "text/plain; version=0.0.4", text.into())
         }
         _ => reply(StatusCode::NOT_FOUND, text, "try /healthz, /readyz or /metrics\n".into()),

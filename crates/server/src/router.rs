@@ -9,10 +9,12 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hydrant_bucket::Bucket;
+use hydrant_leases::{Identity, Measures};
 use hydrant_warehouse::driver::{DriverEndpoint, REQUEST_BYTES_MAX};
 use hydrant_wire::ApiError;
 use hydrant_wire::json::{self, JsonFront};
 use hydrant_wire::origin::{self, AllowedHosts};
+use hydrant_wire::rpc::{RpcFront, RpcService};
 use hydrant_wire::sigv4::{BodyHash, ServiceKind, Verifier};
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
@@ -25,8 +27,10 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + S
 
 /// Everything that answers on the HTTP port.
 pub(crate) struct Router {
-    /// Kinesis and Firehose.
+    /// Kinesis, Firehose, lease tables and measurements.
     pub(crate) json: JsonFront,
+    /// Measurements and identity, in the protocols that have no target.
+    pub(crate) rpc: RpcFront,
     /// Snowflake's drivers.
     pub(crate) driver: DriverEndpoint,
     /// Where the drivers' statements run.
@@ -56,6 +60,10 @@ impl Router {
         }
         if is_for_json {
             let reply = self.json.answer(Request::from_parts(parts, body)).await;
+            return reply.map(|body| body.map_err(|never| match never {}).boxed_unsync());
+        }
+        if self.rpc.owns(&parts) {
+            let reply = self.rpc.answer(Request::from_parts(parts, body)).await;
             return reply.map(|body| body.map_err(|never| match never {}).boxed_unsync());
         }
         if is_driver {
@@ -94,6 +102,23 @@ impl Router {
             }
         }
     }
+}
+
+/// The services that are spoken to in the protocols that have no target.
+pub(crate) fn untargeted(measures: Arc<Measures>) -> Vec<RpcService> {
+    let cloudwatch = RpcService {
+        signed_as: "monitoring",
+        version: "2010-08-01",
+        namespace: "http://monitoring.amazonaws.com/doc/2010-08-01/",
+        service: measures,
+    };
+    let sts = RpcService {
+        signed_as: "sts",
+        version: "2011-06-15",
+        namespace: "https://sts.amazonaws.com/doc/2011-06-15/",
+        service: Arc::new(Identity),
+    };
+    vec![cloudwatch, sts]
 }
 
 fn is_signed_for_aws(parts: &Parts) -> bool {

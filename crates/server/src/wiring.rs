@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -18,6 +18,7 @@ use hydrant_core::{Clock, Random, SystemClock};
 use hydrant_delivery::{Delivery, Ports};
 use hydrant_destinations::s3::{OpenBucket, S3Destination};
 use hydrant_kinesis::Kinesis;
+use hydrant_leases::{Leases, Measures};
 use hydrant_storage::{Control, DataDir, Log, LogOptions};
 use hydrant_vault::{EncryptedLog, Vault};
 use hydrant_warehouse::driver::{self, DriverEndpoint};
@@ -26,8 +27,8 @@ use hydrant_warehouse::{Engine, EngineOptions, EngineSessions, pgwire};
 use hydrant_wire::JsonService;
 use hydrant_wire::json::JsonFront;
 use hydrant_wire::origin::AllowedHosts;
+use hydrant_wire::rpc::RpcFront;
 use hydrant_wire::sigv4::{AccessKey, Credentials, Verifier};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -35,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin};
 use crate::config::{NamedSecret, Secret, Settings};
-use crate::router::Router;
+use crate::router::{self, Router};
 use crate::stores::{Elsewhere, Stores};
 use crate::tls::{self, Tls};
 use crate::{listener, master_key};
@@ -209,6 +210,11 @@ impl Base {
         Ok(Arc::new(kinesis.await?))
     }
 
+    fn leases(&self) -> Arc<Leases> {
+        let (clock, random) = (Arc::clone(&self.clock), Arc::clone(&self.random));
+        Arc::new(Leases::new(self.store(), clock, random, hydrant_leases::Options::default()))
+    }
+
     async fn delivery(&self) -> Result<Arc<Delivery>> {
         let ports = Ports {
             log: Arc::clone(&self.log),
@@ -304,9 +310,9 @@ fn certificate(settings: &Settings) -> tls::Source {
 /// Starts everything; on return every endpoint answers. SQL runs on the runtime of `sql`. The error
 /// says what to do.
 pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> {
-    let metrics = install_metrics()?;
-    let admin =
-        Arc::new(Admin { ready: AtomicBool::new(false), metrics, more_metrics: OnceLock::new() });
+    let metrics = admin::install_metrics()?;
+    let (ready, more_metrics, leases) = Default::default();
+    let admin = Arc::new(Admin { ready, metrics, more_metrics, leases });
     // Addresses first: a second server must fail before it touches anything.
     let listeners = Listeners::bind(settings).await?;
     let mut endpoints = listeners.endpoints()?;
@@ -314,10 +320,15 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
 
     let bucket = base.bucket(settings)?;
     let kinesis = base.kinesis(settings).await?;
-    let streams = Arc::clone(&kinesis);
-    let _ = admin.more_metrics.set(vec![Box::new(move |out| streams.write_metrics(out))]);
     let warehouse = base.warehouse(settings).await?;
     let delivery = base.delivery().await?;
+    let (leases, measures) = (base.leases(), Arc::new(Measures::new()));
+    let (streams, reported) = (Arc::clone(&kinesis), Arc::clone(&measures));
+    let _ = admin.more_metrics.set(vec![
+        Box::new(move |out| streams.write_metrics(out)),
+        Box::new(move |out: &mut String| out.push_str(&reported.exposition())),
+    ]);
+    let _ = admin.leases.set(Arc::clone(&leases));
 
     let tls = Arc::new(Tls::open(certificate(settings), Arc::clone(&base.clock)).context("TLS")?);
     endpoints.ca = tls.own_authority().map(std::path::absolute).transpose()?;
@@ -325,23 +336,15 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
     let (workers, ending) = (CancellationToken::new(), CancellationToken::new());
     let mut worker_tasks = Vec::new();
     let mut worker = |task: JoinHandle<()>| worker_tasks.push(task);
-    worker(tokio::spawn({
-        let (kinesis, workers) = (Arc::clone(&kinesis), workers.clone());
-        async move {
-            tokio::select! {
-                () = workers.cancelled() => {}
-                () = kinesis.run() => {}
-            }
-        }
-    }));
+    let (streams, tables) = (Arc::clone(&kinesis), Arc::clone(&leases));
+    worker(tokio::spawn(until(workers.clone(), async move { streams.run().await })));
+    worker(tokio::spawn(until(workers.clone(), async move { tables.run().await })));
     worker(sql.spawn({
         let (warehouse, workers) = (Arc::clone(&warehouse), workers.clone());
         async move { warehouse.run_pipes(workers).await }
     }));
-    worker(tokio::spawn({
-        let (bucket, workers) = (Arc::clone(&bucket), workers.clone());
-        async move { sweep(&bucket, &workers).await }
-    }));
+    let objects = Arc::clone(&bucket);
+    worker(tokio::spawn(until(workers.clone(), async move { sweep(&objects).await })));
 
     let sessions: Arc<dyn Sessions> = Arc::new(EngineSessions(warehouse));
     let driver = DriverEndpoint::new(
@@ -350,11 +353,13 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
         Arc::clone(&base.random),
         driver::Options::default(),
     );
-    let streams = Arc::clone(&kinesis);
-    let services: Vec<Arc<dyn JsonService>> = vec![kinesis, Arc::clone(&delivery) as _];
+    let services: Vec<Arc<dyn JsonService>> =
+        vec![Arc::clone(&kinesis) as _, Arc::clone(&delivery) as _, leases, measures.clone()];
+    let untargeted = router::untargeted(measures);
     let (verifier, random) = (Arc::clone(&base.verifier), Arc::clone(&base.random));
     let router = Arc::new(Router {
         json: JsonFront::new(services, Arc::clone(&verifier), Arc::clone(&random)),
+        rpc: RpcFront::new(untargeted, Arc::clone(&verifier), Arc::clone(&random)),
         driver,
         sql: sql.clone(),
         bucket,
@@ -379,7 +384,7 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
     let any = || NamedSecret { name: "test".to_owned(), secret: Secret("test".to_owned()) };
     let parts = Parts {
         admin,
-        kinesis: streams,
+        kinesis,
         delivery,
         workers,
         worker_tasks,
@@ -459,6 +464,14 @@ impl Running {
     }
 }
 
+/// Works until the workers are to stop.
+async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = work => {}
+    }
+}
+
 async fn patiently<T>(what: &str, part: impl Future<Output = T>) {
     if tokio::time::timeout(STOP_PATIENCE, part).await.is_err() {
         tracing::warn!("{what} did not stop within {} s", STOP_PATIENCE.as_secs());
@@ -466,13 +479,10 @@ async fn patiently<T>(what: &str, part: impl Future<Output = T>) {
 }
 
 /// Clears away what an earlier crash left in the bucket's directory.
-async fn sweep(bucket: &Bucket, workers: &CancellationToken) {
-    tokio::select! {
-        () = workers.cancelled() => {}
-        swept = bucket.sweep() => match swept {
-            Ok(swept) => tracing::debug!(?swept, "swept the bucket's directory"),
-            Err(error) => tracing::warn!(%error, "cannot sweep the bucket's directory"),
-        },
+async fn sweep(bucket: &Bucket) {
+    match bucket.sweep().await {
+        Ok(swept) => tracing::debug!(?swept, "swept the bucket's directory"),
+        Err(error) => tracing::warn!(%error, "cannot sweep the bucket's directory"),
     }
 }
 
@@ -484,8 +494,4 @@ fn announce(dir: &Path, endpoints: &Endpoints) -> Result<()> {
     std::fs::write(&draft, serde_json::to_vec_pretty(endpoints)?)
         .and_then(|()| std::fs::rename(&draft, &file))
         .with_context(|| format!("cannot write {}", file.display()))
-}
-
-fn install_metrics() -> Result<PrometheusHandle> {
-    PrometheusBuilder::new().install_recorder().context("cannot start the metrics")
 }

@@ -101,8 +101,7 @@ impl RpcFront {
         let (service, called) = match self.route(&parts) {
             Ok(service) => (Some(service), self.call(service, &parts, body).await),
             Err(error) => {
-                // Read all the same, so that the reply gets through.
-                let _ = body_of(body).await;
+                discard(body).await;
                 (None, Err(error))
             }
         };
@@ -139,11 +138,12 @@ impl RpcFront {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let kind = ServiceKind::Json(to.signed_as);
-        let screened = self.verifier.screen(parts, kind);
+        if let Err(refusal) = self.verifier.screen(parts, kind) {
+            discard(body).await;
+            return Err(refusal);
+        }
         let _room = self.room.acquire().await;
-        let body = body_of(body).await;
-        screened?;
-        let body = body?;
+        let body = body_of(body).await?;
         let caller = self.verifier.authenticate(parts, BodyHash::Whole(&body), kind)?;
         let Read { operation, format, body } = read(to, parts, body)?;
         let call = Call { principal: caller.principal, operation: operation.clone(), format, body };
@@ -153,6 +153,19 @@ impl RpcFront {
         let reply = called.await.map_err(|e| ApiError::internal(e.to_string()))??;
         Ok((operation, reply))
     }
+}
+
+/// Reads a stranger's body, so that the reply gets through, and keeps nothing of it.
+async fn discard<B: Body<Data = Bytes> + Unpin>(mut body: B) {
+    let mut left = BODY_BYTES_MAX;
+    let read = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            let Some(rest) = left.checked_sub(bytes) else { return };
+            left = rest;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(BODY_SECONDS_MAX), read).await;
 }
 
 async fn body_of<B>(body: B) -> Result<Bytes, ApiError>

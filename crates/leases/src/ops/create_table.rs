@@ -62,6 +62,8 @@ pub(super) async fn run(leases: &Leases, call: &Call) -> Result<Bytes, Error> {
     let scope = call.scope();
     let table = new_table(leases, scope, &request)?;
     let key = rows::table(scope, &table.name);
+    // From counting the tables to writing the new one's row.
+    let _alone = leases.writing.write().await;
     for _ in 0..super::ATTEMPTS_MAX {
         if leases.table(scope, &table.name).await?.is_some() {
             return Err(Error::ResourceInUse(format!("Table already exists: {}", table.name)));
