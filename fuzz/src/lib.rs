@@ -10,6 +10,7 @@
 
 mod frames;
 mod json;
+mod leases;
 mod operations;
 mod sequence;
 mod signature;
@@ -30,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "cbor", run: json::run_cbor },
     Target { name: "frames", run: frames::run },
     Target { name: "json", run: json::run },
+    Target { name: "leases", run: leases::run },
     Target { name: "operations", run: operations::run },
     Target { name: "sequence", run: sequence::run },
     Target { name: "signature", run: signature::run },
