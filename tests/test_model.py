@@ -522,7 +522,7 @@ SPECIAL = {
     ("SubscribeToShard", IN_USE): subscribed_already,
     ("UpdateStreamRecordDistributionStrategy", IN_USE): with_world("slow", lambda w: {
         "StreamARN": w.arn, "RecordDistributionStrategy": "USER_PARTITION_KEY"}, wait=False),
-    ("UpdateStreamWarmThroughput", IN_USE): with_world("slow", lambda w: w.stream(
+    ("UpdateStreamWarmThroughput", IN_USE): with_world("slow", lambda w: committed(w).stream(
         WarmThroughputMiBps=10), wait=False, mode="ON_DEMAND"),
 }
 

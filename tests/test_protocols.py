@@ -171,7 +171,7 @@ def test_a_client_that_asks_before_it_sends(server):
     body = b"{}"
     lines = [
         "POST / HTTP/1.1", f"Host: {server.aws.removeprefix('http://')}", f"Content-Type: {JSON}",
-        "X-Amz-Target: Kinesis_20131202.ListStreams", "X-Amz-Date: 20260102T030405Z",
+        "X-Amz-Target: Kinesis_20131202.DescribeLimits", "X-Amz-Date: 20260102T030405Z",
         "Authorization: AWS4-HMAC-SHA256 Credential=test/20260102/us-east-1/kinesis/aws4_request, "
         f"SignedHeaders=host, Signature={'0' * 64}",
         "Expect: 100-continue", f"Content-Length: {len(body)}", "", "",

@@ -18,19 +18,22 @@ impl Kinesis {
     pub(crate) async fn expire_shards(&self, held: &Held) -> Result<Option<Timestamp>, Error> {
         let (stream, now) = (&held.stream, self.clock.now());
         let gone = |shard: &&Shard| is_expired(stream, shard, now);
-        let mut next = Stream::clone(stream);
-        if stream.capacity.expired.is_empty() {
+        let next = if stream.capacity.expired.is_empty() {
             let expired: Vec<_> = stream.shards.iter().filter(gone).map(|s| s.uid).collect();
             if expired.is_empty() {
                 return Ok(stream.shards.iter().filter_map(|s| stream.expires(s)).min());
             }
+            let mut next = Stream::clone(stream);
             next.shards.retain(|s| !is_expired(stream, s, now));
             next.capacity.expired = expired;
+            next
         } else {
             let expired = stream.capacity.expired.iter();
             all(expired.map(|uid| self.log.drop_shard(*uid)).collect()).await?;
+            let mut next = Stream::clone(stream);
             next.capacity.expired = Vec::new();
-        }
+            next
+        };
         match self.catalog.put(next, Some(held.version)).await {
             // There may be more to do at once.
             Ok(_) | Err(ControlError::Conflict { .. }) => Ok(Some(now)),

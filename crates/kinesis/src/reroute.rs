@@ -28,6 +28,10 @@ impl Kinesis {
             loop {
                 changes.mark_unchanged();
                 let held = self.usable(&id)?;
+                // Another one of the name is not what the caller meant.
+                if held.stream.id != stream.id {
+                    return Err(id.not_found());
+                }
                 let still = |s: &Shard| held.stream.shard(s.id).is_some_and(|now| now == s);
                 if !sealed.iter().any(still) {
                     return Ok(Some(held));

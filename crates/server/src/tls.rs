@@ -47,6 +47,8 @@ pub(crate) struct Tls {
     clock: Arc<dyn Clock>,
     config: RwLock<Arc<ServerConfig>>,
     seen: Mutex<Seen>,
+    /// Why the last look kept the certificate as it was, so that the log says it once.
+    refused: Mutex<Option<String>>,
 }
 
 /// What the newest look at the files found.
@@ -62,7 +64,8 @@ impl Tls {
     /// Reads the certificate, or makes one. The error says which file is wrong, and how.
     pub(crate) fn open(source: Source, clock: Arc<dyn Clock>) -> Result<Self> {
         let (config, seen) = load(&source, clock.now())?;
-        Ok(Self { source, clock, config: RwLock::new(config), seen: Mutex::new(seen) })
+        let (config, seen, refused) = (RwLock::new(config), Mutex::new(seen), Mutex::default());
+        Ok(Self { source, clock, config, seen, refused })
     }
 
     /// The certificate of the authority that clients have to trust, where we made it.
@@ -103,11 +106,15 @@ impl Tls {
             Ok((config, seen)) => {
                 *self.config.write() = config;
                 *self.seen.lock() = seen;
+                *self.refused.lock() = None;
                 tracing::info!("the TLS certificate was replaced");
             }
             Err(error) => {
-                *self.seen.lock() = now;
-                tracing::warn!(error = format!("{error:#}"), "the TLS certificate stays as it was");
+                // Looked at again each time: a file may become readable without becoming another.
+                let why = format!("{error:#}");
+                if self.refused.lock().replace(why.clone()).as_ref() != Some(&why) {
+                    tracing::warn!(error = why, "the TLS certificate stays as it was");
+                }
             }
         }
     }

@@ -61,7 +61,8 @@ impl LogEngine for EncryptedLog {
             match self.vault.decrypt(shard, &page.frames[n]) {
                 Ok(None) => {}
                 Ok(Some(plain)) => page.frames[n] = plain,
-                Err(LogError::Key(_)) if n > 0 => {
+                // Said when the reader gets there; what is in front of it is good.
+                Err(LogError::Key(_) | LogError::Corrupt(_)) if n > 0 => {
                     page.next = page.frames[n].first();
                     page.frames.truncate(n);
                     break;

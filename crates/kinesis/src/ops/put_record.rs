@@ -100,7 +100,7 @@ async fn append(
     key: &str,
     explicit: Option<HashKey>,
     data: &[u8],
-    data_key: Option<DataKeyId>,
+    mut data_key: Option<DataKeyId>,
 ) -> Result<(Arc<Stream>, Shard, RecordIndex), Error> {
     for _ in 0..=REROUTES_MAX {
         let stream = &held.stream;
@@ -124,6 +124,8 @@ async fn append(
                 let shard = [shard.clone()];
                 let Some(next) = kinesis.rerouted(stream, &shard).await? else { break };
                 held = next;
+                // Encryption may have been started or stopped while it waited.
+                data_key = kinesis.data_key(&held.stream)?;
             }
             Err(e) => {
                 if e == LogError::Full {

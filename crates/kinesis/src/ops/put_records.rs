@@ -87,7 +87,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     let (mut groups, mut routed) = group(kinesis, &entries, &held, bytes)?;
 
     append(kinesis, &mut groups, data_key).await;
-    put_again(kinesis, &entries, &held, &mut groups, &mut routed, data_key).await?;
+    put_again(kinesis, &entries, &held, &mut groups, &mut routed).await?;
     count(kinesis, &held.stream, &groups, &routed);
     answer(call.format, &held.stream, &groups, &routed, bytes, data_key)
 }
@@ -224,7 +224,6 @@ async fn put_again(
     held: &Held,
     groups: &mut Vec<Group>,
     routed: &mut [Routed],
-    data_key: Option<DataKeyId>,
 ) -> Result<(), Error> {
     let mut from = 0;
     for _ in 0..REROUTES_MAX {
@@ -236,6 +235,8 @@ async fn put_again(
         let again: Vec<usize> = (0..routed.len()).filter(|n| is_sealed(routed[*n].0)).collect();
         let shards: Vec<Shard> = sealed.iter().map(|n| groups[*n].shard.clone()).collect();
         let Ok(Some(held)) = kinesis.rerouted(&held.stream, &shards).await else { break };
+        // Encryption may have been started or stopped while they waited.
+        let Ok(data_key) = kinesis.data_key(&held.stream) else { break };
         let those: Vec<&Entry<'_>> = again.iter().map(|n| entries[*n]).collect();
         let bytes = those.iter().map(|e| e.size_bytes()).sum();
         let (mut more, moved) = group(kinesis, &those, &held, bytes)?;

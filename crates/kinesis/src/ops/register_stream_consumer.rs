@@ -1,8 +1,5 @@
 //! `RegisterStreamConsumer`: a consumer that is CREATING for a moment, then may subscribe.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use bytes::Bytes;
 use hydrant_core::Timestamp;
 use hydrant_core::catalog::{Consumer, ConsumerState, ConsumerStatus, Stream, StreamStatus};
@@ -11,6 +8,7 @@ use hydrant_core::limits::TAGS_MAX;
 use hydrant_wire::Call;
 use hydrant_wire::shape::{Map, Text};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 use crate::Kinesis;
 use crate::change::{ATTEMPTS_MAX, crowded_out};
@@ -138,6 +136,6 @@ fn moment_for(stream: &Stream, name: &str, now: Timestamp) -> Timestamp {
     let earlier = stream.consumers.iter().find(|c| c.name == name);
     earlier.map_or(now, |c| {
         let next = Timestamp::from_millis((c.created.as_secs() + 1) * 1_000);
-        now.max(next.min(now.plus(Duration::from_secs(1))))
+        now.max(next)
     })
 }

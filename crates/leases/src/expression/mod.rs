@@ -17,7 +17,7 @@ pub(crate) use self::key::KeyCondition;
 pub(crate) use self::parse::{condition, projection, update};
 pub(crate) use self::path::{Path, Projection};
 pub(crate) use self::placeholders::Placeholders;
-pub(crate) use self::update::{Action, SetValue, Update};
+pub(crate) use self::update::{Action, SetValue, TOO_LARGE, Update};
 
 #[cfg(test)]
 mod tests;

@@ -155,3 +155,17 @@ proptest! {
         let _ = condition("ConditionExpression", &text, &mut placeholders());
     }
 }
+
+#[test]
+fn an_update_that_makes_too_much_ends_before_it_is_made() {
+    let text = "x".repeat(100_000);
+    let lease = format!(r#"{{"a":{{"L":[{{"S":"{text}"}}]}}}}"#);
+    let many: Vec<String> = (0..200).map(|n| format!("b{n} = a")).collect();
+    for text in [
+        format!("SET {}", many.join(", ")),
+        "SET b = list_append(list_append(a, a), list_append(list_append(a, a), a))".to_owned(),
+    ] {
+        assert!(updated(&text, &lease).unwrap_err().to_string().contains("maximum allowed size"));
+    }
+    assert!(updated("SET b = list_append(a, a)", &lease).is_ok());
+}

@@ -2,7 +2,7 @@
 
 use super::path::{Path, Step};
 use crate::error::Error;
-use crate::value::{Item, Value};
+use crate::value::{ITEM_BYTES_MAX, Item, Value};
 
 /// What an attribute is set to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,24 +30,32 @@ pub(crate) enum Action {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Update(pub(crate) Vec<(Path, Action)>);
 
+/// What DynamoDB says of an update that makes an item too large.
+pub(crate) const TOO_LARGE: &str = "Item size to update has exceeded the maximum allowed size";
 const TYPE: &str = "An operand in the update expression has an incorrect data type";
 
 impl Update {
     /// Makes the changes, all of them as seen from the item before them.
     pub(crate) fn apply(&self, item: &mut Item) -> Result<(), Error> {
         let before = item.clone();
-        let mut writes = Vec::new();
+        let (mut writes, mut bytes) = (Vec::new(), 0);
+        // All of it would stand in the item: what is too large together is not made to its end.
+        let mut make = |path, value: Value| {
+            bytes += value.size_bytes();
+            writes.push((path, value));
+            if bytes > ITEM_BYTES_MAX { Err(Error::validation(TOO_LARGE)) } else { Ok(()) }
+        };
         let mut removals = Vec::new();
         for (path, action) in &self.0 {
             let old = path.get(&before);
             match action {
-                Action::Set(value) => writes.push((path, value.of(&before)?)),
+                Action::Set(value) => make(path, value.of(&before)?)?,
                 Action::Remove => removals.push(path),
-                Action::Add(more) => writes.push((path, add(old, more)?)),
+                Action::Add(more) => make(path, add(old, more)?)?,
                 Action::Delete(less) => match old {
                     None => {}
                     Some(old) => match without(old, less)? {
-                        Some(rest) => writes.push((path, rest)),
+                        Some(rest) => make(path, rest)?,
                         None => removals.push(path),
                     },
                 },
@@ -117,7 +125,11 @@ impl SetValue {
             Self::ListAppend(a, b) => match (a.of(item)?, b.of(item)?) {
                 (Value::List(mut a), Value::List(b)) => {
                     a.extend(b);
-                    Ok(Value::List(a))
+                    let list = Value::List(a);
+                    if list.size_bytes() > ITEM_BYTES_MAX {
+                        return Err(Error::validation(TOO_LARGE));
+                    }
+                    Ok(list)
                 }
                 _ => Err(Error::validation(TYPE)),
             },

@@ -9,13 +9,12 @@ use super::write::{self, Guard, Reply};
 use crate::Leases;
 use crate::checks;
 use crate::error::Error;
+use crate::expression::TOO_LARGE;
 use crate::expression::{self, Action, Condition, Placeholders, Projection, Update};
 use crate::legacy::{self, Expected, Updates};
 use crate::store::{Changed, Decide, Next};
 use crate::table::Table;
 use crate::value::{Item, RawItem, check_item, into_item};
-
-const TOO_LARGE: &str = "Item size to update has exceeded the maximum allowed size";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]

@@ -99,6 +99,20 @@ fn a_given_certificate_is_read_again_when_it_changes() {
     tls.look();
     assert!(!Arc::ptr_eq(&first, &config()));
 
+    // A key that cannot be read is read once it can be, though it is the same file.
+    let held = config();
+    give();
+    let hidden = dir.path().join("hidden");
+    std::fs::rename(&key, &hidden).unwrap();
+    std::fs::create_dir(&key).unwrap();
+    tls.look();
+    tls.look();
+    assert!(Arc::ptr_eq(&held, &config()));
+    std::fs::remove_dir(&key).unwrap();
+    std::fs::rename(&hidden, &key).unwrap();
+    tls.look();
+    assert!(!Arc::ptr_eq(&held, &config()));
+
     let other = rcgen::generate_simple_self_signed(names()).unwrap();
     std::fs::write(&key, other.signing_key.serialize_pem()).unwrap();
     let mismatch = read(&cert, &key).unwrap_err();

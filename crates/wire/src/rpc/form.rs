@@ -8,8 +8,10 @@ use serde_json::{Map, Value};
 
 use crate::api::ApiError;
 
-/// Most parts of one name.
-const PARTS_MAX: usize = 16;
+/// Most parts of one name: `EntityMetricData.member.1.MetricData.member.1.Dimensions.member.1.Name`.
+const PARTS_MAX: usize = 10;
+/// Most parts of all names: what the greatest `PutMetricData` has that fits into a body.
+const FORM_PARTS_MAX: usize = 200_000;
 
 /// A form that was read.
 #[derive(Debug)]
@@ -30,6 +32,7 @@ enum Node {
 pub(super) fn read(text: &[u8]) -> Result<Form, ApiError> {
     let mut form = Form { action: None, version: None, json: Value::Null };
     let mut root = BTreeMap::new();
+    let mut parts = 0;
     for pair in text.split(|b| *b == b'&').filter(|pair| !pair.is_empty()) {
         let at = pair.iter().position(|b| *b == b'=').unwrap_or(pair.len());
         let name = decoded(&pair[..at])?;
@@ -38,7 +41,13 @@ pub(super) fn read(text: &[u8]) -> Result<Form, ApiError> {
             "Action" => form.action = Some(value),
             "Version" => form.version = Some(value),
             name if name.starts_with("X-Amz-") => {}
-            name => put(&mut root, name, value)?,
+            name => {
+                parts += name.split('.').count();
+                if parts > FORM_PARTS_MAX {
+                    return Err(malformed("The parameters have too many parts."));
+                }
+                put(&mut root, name, value)?;
+            }
         }
     }
     form.json = Node::Names(root).into_json();
@@ -98,5 +107,18 @@ impl Node {
             return Value::Array(list.into_iter().map(|(_, node)| node.into_json()).collect());
         }
         Value::Object(names.into_iter().map(|(k, v)| (k, v.into_json())).collect::<Map<_, _>>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_bounded_in_each_name_and_in_all() {
+        assert!(read(b"Action=A&a.member.1.b=1").is_ok());
+        assert!(read(b"a.b.c.d.e.f.g.h.i.j.k=1").is_err());
+        let pairs: Vec<String> = (0..30_000).map(|n| format!("{n}.b.c.d.e.f.g=")).collect();
+        assert_eq!(read(pairs.join("&").as_bytes()).unwrap_err().code, "MalformedQueryString");
     }
 }
