@@ -38,7 +38,6 @@ struct Summary {
     stream_name: String,
     #[serde(rename = "StreamARN")]
     stream_arn: String,
-    stream_id: String,
     stream_status: &'static str,
     stream_mode_details: StreamModeDetails,
     retention_period_hours: u32,
@@ -72,7 +71,6 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
         stream_description_summary: Summary {
             stream_name: stream.name.to_string(),
             stream_arn: stream.arn().to_string(),
-            stream_id: stream.id.clone(),
             stream_status: found.status.as_str(),
             stream_mode_details: stream.mode.into(),
             retention_period_hours: stream.retention_hours,
