@@ -6,6 +6,7 @@
 
 pub mod arn;
 pub mod bucket;
+pub mod capture;
 pub mod catalog;
 pub mod clock;
 pub mod control;
