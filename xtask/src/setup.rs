@@ -4,14 +4,17 @@
 //! mark when it is complete.
 
 mod java;
+mod postgres;
 mod rust;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
+pub(crate) use self::postgres::told as told_postgres;
 use crate::process::{apt_install, present, quietly, root};
 
 /// The Python packages the tests import, and the commands they bring.
@@ -42,6 +45,8 @@ pub(crate) struct Clients {
     pub(crate) java: Vec<(&'static str, PathBuf)>,
     /// The program on the Rust SDK.
     pub(crate) rust: Option<PathBuf>,
+    /// The folders of programs of PostgreSQL servers, by major version.
+    pub(crate) postgres: BTreeMap<String, PathBuf>,
     /// What could not be installed: name and reason.
     pub(crate) missing: Vec<(String, String)>,
 }
@@ -59,6 +64,9 @@ impl Clients {
         }
         if let Some(program) = &self.rust {
             println!("rust sdk: {}", program.display());
+        }
+        for (version, folder) in &self.postgres {
+            println!("postgresql {version}: {}", folder.display());
         }
         for (name, reason) in &self.missing {
             println!("missing: {name}: {reason}");
@@ -90,6 +98,7 @@ pub(crate) fn run() -> Result<Clients> {
     python(&cache, &mut clients)?;
     node(&cache, &mut clients)?;
     java::install(&cache, &mut clients)?;
+    postgres::install(&cache, &mut clients)?;
     rust::build(&cache, &mut clients)?;
     Ok(clients)
 }

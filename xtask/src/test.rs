@@ -87,6 +87,7 @@ fn acceptance(clients: &Clients, suite: Option<&str>) -> Result<Tally> {
     for (name, folder) in &clients.java {
         pytest.env(format!("HYDRANT_TEST_JAVA_{}", name.to_uppercase()), folder);
     }
+    pytest.env("HYDRANT_TEST_POSTGRES", setup::told_postgres(&clients.postgres));
     if let Some(program) = &clients.rust {
         pytest.env("HYDRANT_TEST_RUST_SDK", program);
     }
