@@ -5,7 +5,9 @@
 //! PostgreSQL's "Logical Replication" chapter and of the products around it: a *connection* says how
 //! to reach a server, a *source* turns publications into records of a stream.
 
+mod json;
 mod lsn;
+mod record;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +21,9 @@ use crate::names::{Scope, StreamName};
 use crate::sequence::RecordIndex;
 
 pub use lsn::{InvalidLsn, Lsn, Position};
+pub use record::{
+    CONNECTOR, Captured, Fields, Op, SourceRecord, Stamp, UNAVAILABLE, read, read_back,
+};
 
 /// Most sources of an installation.
 pub const SOURCES_MAX: usize = 256;
