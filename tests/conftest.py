@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+import capture
 import hydrant
+import postgres
 
 CI = os.environ.get("CI") == "true"
 # What the tests need besides boto3, and how to see that it is there.
@@ -23,6 +25,10 @@ CLIENTS = {
     "java kcl": lambda: os.environ.get("HYDRANT_TEST_JAVA_KCL"),
     "java kpl": lambda: os.environ.get("HYDRANT_TEST_JAVA_KPL"),
     "rust sdk": lambda: os.environ.get("HYDRANT_TEST_RUST_SDK"),
+    # Any version, with the tools that come beside the server; and one version each.
+    "postgres": lambda: postgres.tools(),
+    **{f"postgres {version}": lambda version=version: version in postgres.installed()
+       for version in postgres.VERSIONS},
 }
 
 
@@ -92,6 +98,36 @@ def start(tmp_path):
 
 
 @pytest.fixture
+def start_postgres():
+    """Starts PostgreSQL servers of a test's own, which are gone at its end."""
+    mine = []
+
+    def start(*arguments, **settings):
+        mine.append(postgres.Postgres(*arguments, **settings))
+        return mine[-1].start()
+
+    yield start
+    for one in mine:
+        one.remove()
+
+
+@pytest.fixture
+def pg():
+    """A PostgreSQL server that the tests share; none of them stops it."""
+    return postgres.shared()
+
+
+@pytest.fixture
+def source(server, pg, name):
+    """A capture from a database of its own on the shared servers, dropped at the test's end."""
+    pg.execute(f"CREATE DATABASE {name}")
+    with capture.Source(server, pg, name, database=name) as source:
+        yield source
+        source.drop()
+    pg.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
 def kinesis(server):
     return server.client("kinesis")
 
@@ -126,6 +162,8 @@ def pytest_runtest_makereport(item, call):
         for one in hydrant.Server.every:
             if one.process:
                 report.sections.append((f"hydrant, {one.data}", one.said(3000)))
+        for one in postgres.Postgres.every:
+            report.sections.append((f"PostgreSQL {one.version}, {one.data}", one.said(2000)))
 
 
 def pytest_sessionfinish(session):
