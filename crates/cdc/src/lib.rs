@@ -3,3 +3,5 @@
 //! The pure half reads what the server sends (`pgoutput` and COPY text) and writes records (an
 //! envelope, a partition key); it does no I/O and knows no clock. The other half runs a source: it
 //! connects, takes the snapshot, follows the slot and appends.
+
+pub mod server;

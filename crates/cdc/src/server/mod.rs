@@ -1,0 +1,28 @@
+//! Everything that talks to a PostgreSQL server: connections, what the server allows, its tables,
+//! slots and rows. Nothing here knows a stream.
+//!
+//! One wire client serves ordinary and replication connections alike, so both log in, encrypt, pin
+//! their session and classify errors the same way. A connection has no task of its own: it does
+//! something only while somebody awaits it, and dropping it closes its socket.
+
+mod check;
+mod connect;
+mod error;
+mod publications;
+mod quote;
+mod replication;
+mod slot;
+mod snapshot;
+mod tables;
+mod tls;
+mod wire;
+
+pub use check::{Facts, Progress, check};
+pub use connect::{Access, QUERY_TIMEOUT, Server, VERSION_MIN};
+pub use error::ServerError;
+pub use quote::{identifier, literal, table};
+pub use replication::{Arrival, CreatedSlot, Identity, Replication, STATUS_INTERVAL, SlotLifetime};
+pub use slot::{SlotRow, Status, drop_slot, release, status, waiting_for};
+pub use snapshot::{PIECE_BYTES, Piece, READERS_MAX, Reading, Snapshot};
+pub use tables::{PgType, Published, PublishedTable, TypeKind, primary_key, published, types};
+pub use wire::Row;
