@@ -189,9 +189,8 @@ async fn wal_level(server: &mut Server, asked: &Asked) -> Result<(), ServerError
         return Ok(());
     }
     // The file's view is for superusers; whoever may not look gets the longer advice.
-    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_file_settings WHERE name = 'wal_level' \
-               AND lower(setting) = 'logical' AND error IS NULL OR \
-               name = 'wal_level' AND lower(setting) = 'logical' AND NOT applied)";
+    let sql = "SELECT lower(setting) = 'logical' FROM pg_catalog.pg_file_settings \
+               WHERE name = 'wal_level' ORDER BY seqno DESC LIMIT 1";
     let in_file = match server.ask(sql, During::Query).await {
         Ok(rows) => rows.first().is_some_and(|row| row.is(0)),
         Err(ServerError::Failed { .. }) => false,

@@ -217,7 +217,11 @@ impl Wire {
         self.ask(sql).await?;
         let (mut rows, mut bytes, mut error) = (Vec::new(), 0, None);
         loop {
-            let frame = self.next().await?;
+            let frame = match self.next().await {
+                Ok(frame) => frame,
+                // What a server says before it hangs up is the better reason.
+                Err(hung_up) => return Err(error.unwrap_or(hung_up)),
+            };
             match frame.tag {
                 b'D' => {
                     bytes += frame.body.len();

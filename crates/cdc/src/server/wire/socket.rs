@@ -80,7 +80,9 @@ fn handshake(error: &io::Error, host: &str) -> ServerError {
         return ServerError::Transient(format!("the TLS handshake with {host} broke: {error}"));
     };
     let advice = match cause {
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => {
             ". Give the connection the certificate of the server's authority with SSL CERTIFICATE \
              AUTHORITY"
         }

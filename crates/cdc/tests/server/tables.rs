@@ -1,0 +1,121 @@
+//! Published tables: columns, keys, types, partitions.
+
+use super::*;
+
+async fn found(postgres: &Postgres, publications: &[&str]) -> Published {
+    let names: Vec<String> = publications.iter().map(|name| (*name).to_owned()).collect();
+    let mut server = Server::connect(&postgres.access("mz_source").await).await.unwrap();
+    published(&mut server, &names, None).await.unwrap()
+}
+
+fn shape(found: &Published, table: usize) -> Vec<(&str, &str, Option<u16>)> {
+    let columns = found.tables[table].captured.columns.iter();
+    columns.map(|it| (it.name.as_str(), it.type_name.as_str(), it.key)).collect()
+}
+
+#[tokio::test]
+async fn columns_are_those_that_are_published() {
+    for version in versions() {
+        let postgres = Postgres::of(&version, &[]).await;
+        postgres
+            .run(
+                "CREATE TABLE t (b numeric(10,2), gone int, a text NOT NULL, \"C c\" timestamptz, \
+                   d int GENERATED ALWAYS AS (1) STORED, PRIMARY KEY (\"C c\", a) INCLUDE (b)); \
+                 ALTER TABLE t DROP COLUMN gone; \
+                 CREATE TABLE nokey (id int); ALTER TABLE nokey REPLICA IDENTITY FULL; \
+                 CREATE PUBLICATION p FOR TABLE t, nokey; CREATE PUBLICATION q FOR ALL TABLES",
+            )
+            .await;
+        let all = found(&postgres, &["p"]).await;
+        assert_eq!(all.tables.len(), 2);
+        assert_eq!(all.tables[0].captured.identity, 'f');
+        assert_eq!(all.tables[1].captured.identity, 'd');
+        let wanted = [
+            ("b", "numeric(10,2)", None),
+            ("a", "text", Some(2)),
+            ("C c", "timestamp with time zone", Some(1)),
+        ];
+        assert_eq!(shape(&all, 1), wanted, "PostgreSQL {version}");
+        let columns = &all.tables[1].captured.columns;
+        assert!(columns[0].nullable && !columns[1].nullable);
+        assert_eq!((columns[0].type_oid, columns[0].type_modifier), (1700, (10 << 16) + 2 + 4));
+        assert_eq!(shape(&found(&postgres, &["p", "q"]).await, 1), wanted);
+        let mut server = postgres.session().await;
+        let oid = all.tables[1].captured.oid;
+        assert_eq!(primary_key(&mut server, oid).await.unwrap(), ["C c", "a"]);
+        assert_eq!(primary_key(&mut server, 1).await.unwrap(), Vec::<String>::new());
+
+        let number: u32 = version.parse().unwrap();
+        if number >= 15 {
+            let sql = "CREATE PUBLICATION few FOR TABLE t (a, b)";
+            postgres.run(sql).await;
+            let few = found(&postgres, &["few"]).await;
+            assert_eq!(shape(&few, 0), [("b", "numeric(10,2)", None), ("a", "text", None)]);
+            let mut server = postgres.session().await;
+            let both = ["few".to_owned(), "p".to_owned()];
+            let refused = published(&mut server, &both, None).await;
+            failed(refused, Failure::Other, &["public.t", "'few'", "'p'"]);
+        }
+        if number >= 18 {
+            let sql = "CREATE PUBLICATION generated FOR TABLE t \
+                       WITH (publish_generated_columns = stored)";
+            postgres.run(sql).await;
+            assert_eq!(shape(&found(&postgres, &["generated"]).await, 0)[3].0, "d");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_partitioned_table_is_itself_or_its_leaves() {
+    for version in versions() {
+        let postgres = Postgres::of(&version, &[]).await;
+        postgres
+            .run(
+                "CREATE TABLE m (id int PRIMARY KEY) PARTITION BY RANGE (id); \
+                 CREATE TABLE m1 PARTITION OF m FOR VALUES FROM (0) TO (10) \
+                   PARTITION BY RANGE (id); \
+                 CREATE TABLE m1a PARTITION OF m1 FOR VALUES FROM (0) TO (5); \
+                 CREATE TABLE m2 PARTITION OF m FOR VALUES FROM (10) TO (20); \
+                 CREATE PUBLICATION leaves FOR TABLE m; \
+                 CREATE PUBLICATION root FOR TABLE m WITH (publish_via_partition_root)",
+            )
+            .await;
+        let name = |found: Published| {
+            found.tables.iter().map(|t| t.captured.table.table.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(name(found(&postgres, &["leaves"]).await), ["m1a", "m2"]);
+        assert_eq!(name(found(&postgres, &["root"]).await), ["m"]);
+        assert_eq!(name(found(&postgres, &["root", "leaves"]).await), ["m"]);
+    }
+}
+
+#[tokio::test]
+async fn types_are_seen_through() {
+    let Some(postgres) = Postgres::everyday(&[]).await else { return };
+    postgres
+        .run(
+            "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE DOMAIN feeling AS mood; \
+             CREATE DOMAIN feelings AS feeling[]; CREATE TYPE pair AS (a int, b text); \
+             CREATE TABLE t (a mood, b feeling, c mood[], d feelings, e pair, f int4range, \
+               g int4multirange, h int[], i int2vector); \
+             CREATE PUBLICATION p FOR TABLE t",
+        )
+        .await;
+    let all = found(&postgres, &["p"]).await;
+    let columns = &all.tables[0].captured.columns;
+    let of = |place: usize| all.types[&columns[place].type_oid];
+    assert_eq!(columns[3].type_name, "public.feelings");
+    let mood = of(0);
+    assert_eq!((mood.kind, mood.base, mood.element), (TypeKind::Enum, mood.oid, None));
+    assert_eq!((of(1).kind, of(1).base), (TypeKind::Enum, mood.oid));
+    assert_eq!((of(2).kind, of(2).element), (TypeKind::Base, Some(mood.oid)));
+    assert_eq!((of(3).kind, of(3).element), (TypeKind::Base, Some(mood.oid)));
+    let kinds: Vec<TypeKind> = (4..7).map(|place| of(place).kind).collect();
+    assert_eq!(kinds, [TypeKind::Composite, TypeKind::Range, TypeKind::Multirange]);
+    assert_eq!(of(7).element, Some(23));
+    assert_eq!(of(8).element, None, "its text is no array literal");
+    let mut server = postgres.session().await;
+    let asked = types(&mut server, &[columns[3].type_oid, 999_999]).await.unwrap();
+    assert_eq!(asked.get(&columns[3].type_oid), Some(&of(3)));
+    assert_eq!(asked.get(&mood.oid), Some(&mood));
+}
