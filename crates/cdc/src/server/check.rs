@@ -330,6 +330,10 @@ fn slot_usable(
         "it is temporary".to_owned()
     } else if found.two_phase {
         "it decodes prepared transactions (two_phase)".to_owned()
+    } else if found.synced {
+        "it is the standby's copy of the primary's, which can be read after a promotion: connect to \
+         the primary"
+            .to_owned()
     } else if let Some(lost) = &found.lost {
         let text = format!("the server has invalidated slot '{name}' ({lost}). {LOST_ADVICE}");
         return failed(Failure::SlotLost, text);

@@ -59,6 +59,13 @@ impl Access {
             );
             ServerError::failed(Failure::Authentication, text)
         })?;
+        if connection.host.starts_with('/') {
+            let text = format!(
+                "HOST '{}' is a socket's folder; a source connects by TCP: give a name or address",
+                connection.host
+            );
+            return Err(ServerError::failed(Failure::Other, text));
+        }
         Ok(Self {
             host: connection.host.clone(),
             port: connection.port,

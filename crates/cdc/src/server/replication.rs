@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
 use hydrant_core::capture::{Failure, Lsn};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connect::QUERY_TIMEOUT;
 use super::error::{During, Report};
@@ -15,6 +15,8 @@ use super::{Access, ServerError};
 
 /// How often a source should tell the server how far it is, well below any `wal_sender_timeout`.
 pub const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a server that was asked for a sign of life may stay silent.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Longest time that the end of a stream takes.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// 2000-01-01 in milliseconds since the Unix epoch: where PostgreSQL's time begins.
@@ -27,6 +29,10 @@ pub struct Replication {
     wire: Wire,
     access: Access,
     streaming: bool,
+    /// Whether anything has arrived since the last status.
+    heard: bool,
+    /// Since when the server owes an answer.
+    asked: Option<Instant>,
 }
 
 /// Which server it is.
@@ -99,7 +105,7 @@ impl Replication {
             }
             other => other,
         })?;
-        Ok(Self { wire, access: access.clone(), streaming: false })
+        Ok(Self { wire, access: access.clone(), streaming: false, heard: false, asked: None })
     }
 
     /// Process id of the walsender, for [`super::waiting_for`].
@@ -159,7 +165,14 @@ impl Replication {
             identifier(slot),
             literal(&names.join(","))
         );
-        self.wire.ask(&sql).await?;
+        match timeout(QUERY_TIMEOUT, self.begin(&sql)).await {
+            Ok(begun) => begun,
+            Err(_) => Err(ServerError::Transient("the server does not begin to stream".into())),
+        }
+    }
+
+    async fn begin(&mut self, sql: &str) -> Result<(), ServerError> {
+        self.wire.ask(sql).await?;
         loop {
             let frame = self.wire.next().await?;
             match frame.tag {
@@ -175,10 +188,19 @@ impl Replication {
     }
 
     /// What comes next. Cancelling loses nothing. Fails with [`ServerError::Transient`] when the
-    /// connection ends, and with [`Failure::PublicationDropped`] or [`Failure::SlotLost`].
+    /// connection ends or the server gives no sign of life, and with [`Failure::PublicationDropped`] or [`Failure::SlotLost`].
     pub async fn next(&mut self) -> Result<Arrival, ServerError> {
         loop {
-            let frame = self.wire.next().await?;
+            let next = self.wire.next();
+            let frame = match self.asked {
+                None => next.await?,
+                // What has arrived already comes before the deadline, however late it is taken.
+                Some(asked) => match timeout_at(asked + SILENCE_MAX, next).await {
+                    Ok(frame) => frame?,
+                    Err(_) => return Err(silent()),
+                },
+            };
+            (self.heard, self.asked) = (true, None);
             match frame.tag {
                 b'd' => return arrival(frame.body),
                 b'E' => return Err(Report::read(&frame.body).classify(During::Stream)),
@@ -191,14 +213,19 @@ impl Replication {
     }
 
     /// Tells the server what has arrived and what is durable: it may forget what is before
-    /// `flushed`. Never waits. With `reply` the server answers with a keepalive. The caller's duty:
-    /// call it every [`STATUS_INTERVAL`], also while nothing is read, and store `flushed` before.
+    /// `flushed`. Never waits. With `reply`, or if nothing has arrived since the last time, the server
+    /// answers with a keepalive. The caller's duty: call it every [`STATUS_INTERVAL`], also while
+    /// nothing is read, and store `flushed` before.
     pub async fn confirm(
         &mut self,
         received: Lsn,
         flushed: Lsn,
         reply: bool,
     ) -> Result<(), ServerError> {
+        let reply = reply || !std::mem::take(&mut self.heard);
+        if reply {
+            self.asked.get_or_insert_with(Instant::now);
+        }
         let now = i64::try_from(self.access.clock.now().as_millis()).unwrap_or(i64::MAX);
         let now = now.saturating_sub(EPOCH_MILLIS).saturating_mul(1_000);
         self.wire
@@ -230,6 +257,11 @@ impl Replication {
         }
         self.wire.close().await;
     }
+}
+
+fn silent() -> ServerError {
+    let text = format!("the server has given no sign of life for {} s", SILENCE_MAX.as_secs());
+    ServerError::Transient(text)
 }
 
 fn arrival(mut body: Bytes) -> Result<Arrival, ServerError> {

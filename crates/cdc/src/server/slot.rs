@@ -44,6 +44,9 @@ pub struct SlotRow {
     pub two_phase: bool,
     /// Whether standbys keep a copy (17 or later).
     pub failover: bool,
+    /// Whether a standby keeps it as a copy of the primary's, which cannot be read until the standby
+    /// is promoted (17 or later).
+    pub synced: bool,
     /// Why it cannot be read any more.
     pub lost: Option<String>,
 }
@@ -78,6 +81,7 @@ pub async fn status(
            s.restart_lsn, s.confirmed_flush_lsn, s.wal_status, s.safe_wal_size, \
            greatest(pg_catalog.pg_wal_lsn_diff(w.lsn, s.restart_lsn), 0)::int8, \
            s.j ->> 'two_phase' = 'true', s.j ->> 'failover' = 'true', \
+           s.j ->> 'synced' = 'true' AND pg_catalog.pg_is_in_recovery(), \
            CASE WHEN s.j ->> 'invalidation_reason' IS NOT NULL THEN s.j ->> 'invalidation_reason' \
              WHEN s.wal_status = 'lost' THEN 'wal_removed' \
              WHEN s.j ->> 'conflicting' = 'true' THEN 'conflict with recovery' END, \
@@ -105,9 +109,10 @@ pub async fn status(
         retained_wal_bytes: row.parsed(11),
         two_phase: row.is(12),
         failover: row.is(13),
-        lost: row.text(14).map(str::to_owned),
+        synced: row.is(14),
+        lost: row.text(15).map(str::to_owned),
     });
-    let publications_missing = match row.text(15) {
+    let publications_missing = match row.text(16) {
         None | Some("{}") => Vec::new(),
         Some(_) => super::publications::missing(server, publications).await?,
     };

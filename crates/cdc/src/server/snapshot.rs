@@ -58,6 +58,8 @@ pub enum Piece {
 #[derive(Debug)]
 pub struct Reading {
     pieces: mpsc::Receiver<Result<Piece, ServerError>>,
+    /// Tables that are not done.
+    left: usize,
     _readers: JoinSet<()>,
 }
 
@@ -110,7 +112,7 @@ impl Snapshot {
                 let _ = sender.send(Ok(Piece::Done { table })).await;
             }
         });
-        Ok(Reading { pieces, _readers: readers })
+        Ok(Reading { pieces, left: tables.len(), _readers: readers })
     }
 }
 
@@ -119,9 +121,21 @@ impl Reading {
     /// there is nothing more to take.
     pub async fn next(&mut self) -> Option<Result<Piece, ServerError>> {
         let piece = self.pieces.recv().await;
-        if let Some(Err(_)) = &piece {
-            self.pieces.close();
-            while self.pieces.try_recv().is_ok() {}
+        match &piece {
+            Some(Ok(Piece::Rows { .. })) => {}
+            Some(Ok(Piece::Done { .. })) => self.left -= 1,
+            Some(Err(_)) => {
+                self.left = 0;
+                self.pieces.close();
+                while self.pieces.try_recv().is_ok() {}
+            }
+            // Nothing but the end of all tables is the end.
+            None if self.left > 0 => {
+                self.left = 0;
+                let text = "a reader of the snapshot ended before its tables were read";
+                return Some(Err(ServerError::Transient(text.into())));
+            }
+            None => {}
         }
         piece
     }

@@ -24,8 +24,12 @@ use super::error::{During, Report};
 const READ_BYTES: usize = 128 * 1024;
 /// A read buffer that has grown past this is given back once it is empty.
 const READ_BYTES_KEPT_MAX: usize = 4 * 1024 * 1024;
+/// With less room than this in the read buffer it gets more.
+const READ_ROOM_MIN: usize = 4 * 1024;
 /// Longest frame of a server, in bytes: PostgreSQL's own bound of an allocation.
 const FRAME_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Longest frame of whoever answers, until it has let us in.
+const LOGIN_FRAME_BYTES_MAX: usize = 64 * 1024;
 /// Most bytes of an answer's rows that are kept.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most bytes waiting to be sent. A server that takes none of it is stuck.
@@ -47,6 +51,7 @@ pub(super) struct Wire {
     socket: Socket,
     read: BytesMut,
     out: BytesMut,
+    frame_bytes_max: usize,
     /// Of the server process.
     pub(super) pid: i32,
     pub(super) version: u32,
@@ -136,14 +141,23 @@ impl Wire {
 
     /// A whole message that has already arrived.
     fn buffered(&mut self) -> Result<Option<Frame>, ServerError> {
-        let Some(header) = self.read.first_chunk::<5>() else { return Ok(None) };
+        let Some(header) = self.read.first_chunk::<5>() else {
+            if self.read.capacity() - self.read.len() < READ_ROOM_MIN {
+                self.read.reserve(READ_BYTES);
+            }
+            return Ok(None);
+        };
         let [tag, length @ ..] = *header;
         let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-        if !(4..=FRAME_BYTES_MAX).contains(&length) {
+        if !(4..=self.frame_bytes_max).contains(&length) {
             return Err(ServerError::unexpected("a message has an impossible length"));
         }
         if self.read.len() <= length {
-            self.read.reserve(length + 1 - self.read.len());
+            // Once for the whole frame: a long one is not copied from buffer to buffer.
+            let rest = length + 1 - self.read.len();
+            if self.read.capacity() - self.read.len() < rest {
+                self.read.reserve(rest.max(READ_BYTES));
+            }
             return Ok(None);
         }
         let mut body = self.read.split_to(length + 1);
@@ -156,7 +170,6 @@ impl Wire {
 
     fn poll_traffic(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.poll_send(cx);
-        self.read.reserve(READ_BYTES);
         pin!(self.socket.read_buf(&mut self.read)).poll(cx)
     }
 

@@ -238,3 +238,27 @@ async fn a_slot_of_the_same_name_is_not_made_twice() {
     let made = walsender.create_slot(name, SlotLifetime::Permanent, true).await;
     failed(made, Failure::WalLevel, &["ALTER SYSTEM SET wal_level = logical;"]);
 }
+
+#[tokio::test]
+async fn a_server_that_stays_silent_is_given_up() {
+    let Some(postgres) = Postgres::everyday(&[]).await else { return };
+    postgres.run("CREATE TABLE t (id int); CREATE PUBLICATION p FOR TABLE t").await;
+    let mut stream = slot(&postgres.access("mz_source").await, "mz_source").await;
+    stream.start("mz_source", &["p".to_owned()], Lsn(0)).await.unwrap();
+    let pid = stream.pid().to_string();
+    let kill = |signal: &str| {
+        assert!(
+            std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success()
+        );
+    };
+    kill("-STOP");
+    // What it had sent before is still read.
+    while timeout(Duration::from_millis(300), stream.next()).await.is_ok() {}
+    stream.confirm(Lsn(0), Lsn(0), false).await.unwrap();
+    stream.confirm(Lsn(0), Lsn(0), false).await.unwrap();
+    tokio::time::pause();
+    let error = stream.next().await.unwrap_err();
+    tokio::time::resume();
+    kill("-CONT");
+    assert!(matches!(&error, ServerError::Transient(text) if text.contains("sign of life")));
+}

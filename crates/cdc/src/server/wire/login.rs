@@ -13,10 +13,10 @@ use super::super::connect::VERSION_MIN;
 use super::super::error::{During, Report};
 use super::super::{Access, ServerError};
 use super::socket::Socket;
-use super::{Frame, Purpose, Wire};
+use super::{FRAME_BYTES_MAX, Frame, LOGIN_FRAME_BYTES_MAX, Purpose, Wire};
 
 /// Longest time from the first packet to a session that can be used.
-pub(super) const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What every session has, whatever the server, the database or the role prefer: the text of a value
 /// is the same from a snapshot and from the stream, and nothing but us ends a session.
@@ -52,6 +52,7 @@ impl Wire {
             socket: Socket::dial(access).await?,
             read: BytesMut::new(),
             out: BytesMut::new(),
+            frame_bytes_max: LOGIN_FRAME_BYTES_MAX,
             pid: 0,
             version: 0,
             asked: false,
@@ -69,6 +70,7 @@ impl Wire {
         wire.queue(|out| frontend::startup_message(parameters, out)).await?;
         wire.authenticate(access).await?;
         wire.settle().await?;
+        wire.frame_bytes_max = FRAME_BYTES_MAX;
         if wire.version < VERSION_MIN {
             let text = format!(
                 "the server is PostgreSQL {}; 14 or later is needed",
