@@ -18,7 +18,7 @@ const RUST: &str = "rust";
 pub(crate) fn all() -> Result<Tally> {
     let clients = setup::run()?;
     clients.print();
-    let mut sum = rust()?;
+    let mut sum = rust(&clients)?;
     sum.add(acceptance(&clients, None)?);
     Ok(sum)
 }
@@ -26,7 +26,7 @@ pub(crate) fn all() -> Result<Tally> {
 /// One part.
 pub(crate) fn only(name: &str) -> Result<Tally> {
     if name == RUST {
-        return rust();
+        return rust(&Clients::default());
     }
     let known = suites()?;
     if !known.iter().any(|suite| suite == name) {
@@ -38,9 +38,10 @@ pub(crate) fn only(name: &str) -> Result<Tally> {
 }
 
 /// Runs the workspace's tests, passing their output on and summing their closing lines.
-fn rust() -> Result<Tally> {
+fn rust(clients: &Clients) -> Result<Tally> {
     println!("\n$ cargo test --workspace --no-fail-fast");
     let mut child = cargo(&["test", "--workspace", "--no-fail-fast"])
+        .env("HYDRANT_TEST_POSTGRES", setup::told_postgres(&clients.postgres))
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot run cargo test")?;
