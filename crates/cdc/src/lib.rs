@@ -4,4 +4,7 @@
 //! envelope, a partition key); it does no I/O and knows no clock. The other half runs a source: it
 //! connects, takes the snapshot, follows the slot and appends.
 
+pub mod copy;
+pub mod pgoutput;
 pub mod server;
+pub mod value;
