@@ -12,8 +12,6 @@ use super::{Server, ServerError};
 /// How often, and how long apart, a slot that is being released is tried.
 const DROP_TRIES: u32 = 20;
 const DROP_PAUSE: Duration = Duration::from_millis(250);
-/// Longest piece of somebody's statement that is shown.
-const STATEMENT_CHARS_MAX: u32 = 200;
 
 /// A slot (PostgreSQL: `pg_replication_slots`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -120,7 +118,8 @@ pub async fn status(
 }
 
 /// What the creation of a slot waits for, in words that say how to end it; `None` if it waits for
-/// nothing that can be seen. `walsender` is [`super::Replication::pid`].
+/// nothing that can be seen. `walsender` is [`super::Replication::pid`]. Of somebody's statement only
+/// the first word is told: the rest may hold anything, a password too.
 pub async fn waiting_for(
     server: &mut Server,
     walsender: i32,
@@ -128,7 +127,7 @@ pub async fn waiting_for(
     let sql = format!(
         "SELECT b.pid, a.usename, a.application_name, a.state, \
            extract(epoch FROM clock_timestamp() - a.xact_start)::int8, \
-           left(a.query, {STATEMENT_CHARS_MAX}), \
+           upper(substring(a.query FROM '^ *([A-Za-z]{{1,20}})')), \
            (SELECT x.gid FROM pg_catalog.pg_prepared_xacts x WHERE b.pid = 0 \
              ORDER BY x.prepared LIMIT 1), \
            (SELECT x.owner FROM pg_catalog.pg_prepared_xacts x WHERE b.pid = 0 \
@@ -154,12 +153,12 @@ pub async fn waiting_for(
         }),
         (Some(pid), _) => Some(format!(
             "waits for the transaction of process {pid} (role '{}', application '{}', {} for {} \
-             seconds; {}): end it, or run SELECT pg_terminate_backend({pid})",
+             seconds; last statement {}): end it, or run SELECT pg_terminate_backend({pid})",
             row.string(1),
             row.string(2),
             row.text(3).unwrap_or("open"),
             row.text(4).unwrap_or("?"),
-            row.string(5)
+            row.text(5).unwrap_or("hidden")
         )),
     })
 }

@@ -12,7 +12,9 @@ use super::wire::Row;
 use super::{Server, ServerError};
 
 /// Tables whose columns are asked for at once.
-const TABLES_PER_QUESTION: usize = 500;
+const TABLES_PER_QUESTION: usize = 100;
+/// Most columns that all tables of a source have together.
+const COLUMNS_MAX: usize = 250_000;
 /// Most tables that a warning names.
 const NAMED_MAX: usize = 10;
 
@@ -90,7 +92,7 @@ pub struct PgType {
 }
 
 /// The tables that the publications publish, or those of them that are listed. Fails with
-/// [`Failure::Other`] when there are more than [`SOURCE_TABLES_MAX`].
+/// [`Failure::Other`] when there are more than [`SOURCE_TABLES_MAX`], or too many columns.
 pub async fn published(
     server: &mut Server,
     publications: &[String],
@@ -112,9 +114,17 @@ pub async fn published(
         return Err(ServerError::failed(Failure::Other, text));
     }
     let mut found = Published { missing, ..Published::default() };
+    let mut held = 0;
     for batch in relations.chunks(TABLES_PER_QUESTION) {
         let oids: Vec<u32> = batch.iter().map(|relation| relation.oid).collect();
         let mut columns = columns(server, &oids).await?;
+        held += columns.values().map(Vec::len).sum::<usize>();
+        if held > COLUMNS_MAX {
+            let text = format!(
+                "the tables have more than {COLUMNS_MAX} columns together: list fewer tables"
+            );
+            return Err(ServerError::failed(Failure::Other, text));
+        }
         let mut heaps = heaps(server, &oids).await?;
         for relation in batch {
             let columns = columns.remove(&relation.oid).unwrap_or_default();
