@@ -5,6 +5,10 @@
 //! connects, takes the snapshot, follows the slot and appends.
 
 pub mod copy;
+pub mod envelope;
+pub mod key;
 pub mod pgoutput;
+pub mod relation;
+pub mod row;
 pub mod server;
 pub mod value;

@@ -1,0 +1,1 @@
+//! Records of each kind, in both forms.
