@@ -6,8 +6,6 @@
 
 mod debezium;
 mod dms;
-#[cfg(test)]
-mod tests;
 mod write;
 
 use hydrant_core::capture::{CapturedTable, Envelope, Lsn, Op, Position};

@@ -11,4 +11,6 @@ pub mod pgoutput;
 pub mod relation;
 pub mod row;
 pub mod server;
+#[cfg(test)]
+mod tests;
 pub mod value;

@@ -13,7 +13,7 @@
 use hydrant_core::capture::{CapturedTable, Lsn, Op, PgColumn};
 
 use super::debezium::{list, unavailable};
-use super::write::{hex, moment, number};
+use super::write::{hex, moment, number, signed};
 use super::{At, Change, EncodeError, Encoder, Gone, Notice, object, text};
 use crate::key::By;
 use crate::pgoutput::Old;
@@ -226,8 +226,10 @@ fn kind(column: &PgColumn, out: &mut Vec<u8>) {
         (1700, Ok(packed)) => {
             out.extend_from_slice(b",\"precision\":");
             number(packed >> 16, out);
+            // Eleven bits with a sign.
+            let scale = (packed & 0x7ff) as i64;
             out.extend_from_slice(b",\"scale\":");
-            number(packed & 0x7ff, out);
+            signed((scale ^ 0x400) - 0x400, out);
         }
         _ => {}
     }

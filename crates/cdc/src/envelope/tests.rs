@@ -1,1 +1,0 @@
-//! Records of each kind, in both forms.
