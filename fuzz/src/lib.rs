@@ -8,6 +8,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is a finding")]
 
+mod capture;
 mod frames;
 mod json;
 mod leases;
@@ -33,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "json", run: json::run },
     Target { name: "leases", run: leases::run },
     Target { name: "operations", run: operations::run },
+    Target { name: "pgoutput", run: capture::run },
     Target { name: "sequence", run: sequence::run },
     Target { name: "signature", run: signature::run },
     Target { name: "tokens", run: tokens::run },
