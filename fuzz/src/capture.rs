@@ -66,7 +66,7 @@ fn change(op: Op, old: Option<Old<'_>>, new: Option<Row<'_>>) {
     let key = Key::new(&relation, if columns > 0 { &["c\""] } else { &[] }, &[]).unwrap();
     let mut partition_key = String::new();
     if let Some(row) = new.or(before)
-        && key.of(&relation, row, before, &mut partition_key).is_ok()
+        && key.of(&relation, row, old, &mut partition_key).is_ok()
     {
         assert!((1..=256).contains(&partition_key.chars().count()));
     }

@@ -129,6 +129,7 @@ pub struct Encoder {
     envelope: Envelope,
     /// What does not change from record to record, as JSON.
     fixed: Vec<u8>,
+    database_json: Vec<u8>,
     source: String,
     database: String,
     epoch: u64,
@@ -141,8 +142,9 @@ impl Encoder {
             Envelope::Debezium => debezium::fixed(source),
             Envelope::Dms => dms::fixed(source, epoch),
         };
+        let database_json = debezium::database(database);
         let (source, database) = (source.to_owned(), database.to_owned());
-        Self { envelope, fixed, source, database, epoch }
+        Self { envelope, fixed, database_json, source, database, epoch }
     }
 
     /// Appends the data of a change. Allocates nothing but in `out`; after an error, `out` is as it
@@ -268,17 +270,9 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// All of the row before, if that is told.
-    fn full(&self) -> Option<Row<'a>> {
-        match self.old {
-            Some(Old::Full(tuple)) => Some(Row::Tuple(tuple)),
-            _ => None,
-        }
-    }
-
     /// The values of the row after.
     fn values(&self) -> Option<impl Iterator<Item = Value<'a>> + use<'a>> {
-        self.after().map(|new| filled(new, self.full()))
+        self.after().map(|new| filled(self.relation, new, self.old))
     }
 
     /// Whether the value of a column is not known.

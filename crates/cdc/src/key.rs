@@ -131,13 +131,13 @@ impl Key {
         shorten(out);
     }
 
-    /// Writes the partition key of a row over `out`. `full` is the whole row before, where what did
-    /// not change is.
+    /// Writes the partition key of a row over `out`. `old` is what is told of the row before, where
+    /// what did not change is.
     pub fn of(
         &self,
         relation: &Relation,
         row: Row<'_>,
-        full: Option<Row<'_>>,
+        old: Option<Old<'_>>,
         out: &mut String,
     ) -> Result<(), KeyError> {
         self.table(out);
@@ -153,7 +153,7 @@ impl Key {
                 let column = column.map(|column| column.name.clone()).unwrap_or_default();
                 (relation.table.to_string(), column)
             };
-            match filled(row, full).nth(*column) {
+            match filled(relation, row, old).nth(*column) {
                 Some(Value::Null) => out.push_str("\\N"),
                 Some(Value::Text(text)) => {
                     let Ok(text) = std::str::from_utf8(&text) else {

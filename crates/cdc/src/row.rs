@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use crate::copy::{Line, Values};
-use crate::pgoutput::{Data, Datum, Tuple};
+use crate::pgoutput::{Data, Datum, Old, Tuple};
+use crate::relation::Relation;
 
 /// A value of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,14 +73,19 @@ impl<'a> Iterator for Iter<'a> {
     }
 }
 
-/// The row after an update, with what did not change taken from the row before, where that is all
-/// there. Both must have the same columns.
-pub(crate) fn filled<'a>(new: Row<'a>, full: Option<Row<'a>>) -> impl Iterator<Item = Value<'a>> {
-    let mut old = full.map(|row| row.iter());
-    new.iter().map(move |value| {
-        let before = old.as_mut().and_then(Iterator::next);
+/// The row after an update, with what did not change taken from the row before, where that tells it:
+/// all of it, or the columns of the replica identity. Both must have the table's columns.
+pub(crate) fn filled<'a, 'r>(
+    relation: &'r Relation,
+    new: Row<'a>,
+    old: Option<Old<'a>>,
+) -> impl Iterator<Item = Value<'a>> + use<'a, 'r> {
+    let full = matches!(old, Some(Old::Full(_)));
+    let mut before = old.map(|old| Row::Tuple(old.tuple()).iter());
+    new.iter().zip(&relation.columns).map(move |(value, column)| {
+        let before = before.as_mut().and_then(Iterator::next);
         match (value, before) {
-            (Value::Unchanged, Some(before)) => before,
+            (Value::Unchanged, Some(before)) if full || column.identity => before,
             (value, _) => value,
         }
     })

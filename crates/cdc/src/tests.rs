@@ -112,9 +112,8 @@ impl World {
         }
         let mut partition_key = String::new();
         let before = old.map(|old| Row::Tuple(old.tuple()));
-        let full = before.filter(|_| matches!(old, Some(Old::Full(_))));
         match if op == Op::Delete { before } else { new } {
-            Some(row) => key.of(&relation, row, full, &mut partition_key).unwrap(),
+            Some(row) => key.of(&relation, row, old, &mut partition_key).unwrap(),
             None => key.table(&mut partition_key),
         }
         let mut data = Vec::new();
@@ -567,6 +566,25 @@ fn partition_keys_are_escaped_and_bounded() {
     let mut out = String::new();
     chosen.of(&full, row(&insert(&[Some("1"), Some("2"), None])), None, &mut out).unwrap();
     assert_eq!((out.as_str(), chosen.by()), (r"s.t|\N", By::Columns));
+}
+
+#[test]
+fn a_large_key_that_did_not_change_is_known_from_the_row_before() {
+    let relation = texts(Identity::Default);
+    let update = b"U\0\0\0\x07K\0\x03t\0\0\0\x01at\0\0\0\x01bnN\0\x03ut\0\0\0\x01bu";
+    let Ok(Message::Update { old, new, .. }) = decode(update) else { panic!() };
+    let key = Key::new(&relation, &["a", "b"], &[]).unwrap();
+    let new = Row::Tuple(new);
+    assert!(!key.replaced(old, new));
+    let (mut partition_key, mut data) = (String::new(), Vec::new());
+    key.of(&relation, new, old, &mut partition_key).unwrap();
+    assert_eq!(partition_key, "s.t|a|b");
+    let change = Change { relation: &relation, op: Op::Update, old, new: Some(new), by: key.by() };
+    let encoder = Encoder::new(Envelope::Debezium, "s", "d", 1);
+    encoder.change(&change, &At::default(), &mut data).unwrap();
+    let Some(SourceRecord::Change(read)) = read(&data) else { panic!() };
+    assert_eq!(read.after.unwrap(), [("a".into(), "\"a\""), ("b".into(), "\"b\"")]);
+    assert_eq!(read.unavailable, ["c"]);
 }
 
 #[test]

@@ -14,7 +14,7 @@
 
 use hydrant_core::capture::{CONNECTOR, CapturedTable, Lsn, Op};
 
-use super::write::{number, signed};
+use super::write::{number, signed, three};
 use super::{At, Change, EncodeError, Encoder, Gone, Notice, object, text};
 use crate::pgoutput::{Emitted, Old};
 use crate::relation::{Difference, Relation};
@@ -31,6 +31,13 @@ pub(super) fn fixed(source: &str) -> Vec<u8> {
     out
 }
 
+/// The database's name, as `source` has it.
+pub(super) fn database(name: &str) -> Vec<u8> {
+    let mut out = b",\"db\":".to_vec();
+    text(name, &mut out);
+    out
+}
+
 fn member(name: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"");
     out.extend_from_slice(name.as_bytes());
@@ -39,12 +46,7 @@ fn member(name: &str, out: &mut Vec<u8>) {
 
 /// Appends a moment as Debezium does, three times over.
 fn moments(us: i64, out: &mut Vec<u8>) {
-    out.extend_from_slice(b",\"ts_ms\":");
-    signed(us.div_euclid(1_000), out);
-    out.extend_from_slice(b",\"ts_us\":");
-    signed(us, out);
-    out.extend_from_slice(b",\"ts_ns\":");
-    signed(us.saturating_mul(1_000), out);
+    three(us, [b",\"ts_ms\":", b",\"ts_us\":", b",\"ts_ns\":"], out);
 }
 
 fn now(at: &At, out: &mut Vec<u8>) {
@@ -63,8 +65,7 @@ fn source(encoder: &Encoder, names: &[u8], snapshot: bool, at: &At, out: &mut Ve
     } else {
         b",\"snapshot\":\"false\""
     });
-    out.extend_from_slice(b",\"db\":");
-    text(&encoder.database, out);
+    out.extend_from_slice(&encoder.database_json);
     // A JSON array within a string.
     out.extend_from_slice(b",\"sequence\":\"[");
     match at.last_commit {

@@ -1,19 +1,56 @@
 //! Numbers and moments, written without a detour through `String`.
 
-/// Appends a number.
-pub(super) fn number(mut n: u64, out: &mut Vec<u8>) {
-    const DIGITS_MAX: usize = 20;
-    let mut digits = [0; DIGITS_MAX];
+/// Digits of the largest number.
+const DIGITS_MAX: usize = 20;
+
+/// The digits of a number, two at a time, at the end of `digits`; where they begin.
+fn digits(mut n: u64, digits: &mut [u8; DIGITS_MAX]) -> usize {
     let mut at = DIGITS_MAX;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (n % 10) as u8;
-        n /= 10;
-        if n == 0 {
-            break;
-        }
+    while n >= 100 {
+        let pair = (n % 100) as u8;
+        n /= 100;
+        at -= 2;
+        digits[at] = b'0' + pair / 10;
+        digits[at + 1] = b'0' + pair % 10;
     }
-    out.extend_from_slice(&digits[at..]);
+    at -= 1;
+    digits[at] = b'0' + (n % 10) as u8;
+    if n >= 10 {
+        at -= 1;
+        digits[at] = b'0' + (n / 10) as u8;
+    }
+    at
+}
+
+/// Appends a number.
+pub(super) fn number(n: u64, out: &mut Vec<u8>) {
+    let mut buffer = [0; DIGITS_MAX];
+    let start = digits(n, &mut buffer);
+    out.extend_from_slice(&buffer[start..]);
+}
+
+/// Appends a moment, microseconds since the Unix epoch, as milliseconds, microseconds and
+/// nanoseconds, each behind its own text. From 1970 on the three have the same digits.
+pub(super) fn three(us: i64, [ms, micros, ns]: [&[u8]; 3], out: &mut Vec<u8>) {
+    let Ok(positive @ 1_000..) = u64::try_from(us) else {
+        for (before, n) in
+            [(ms, us.div_euclid(1_000)), (micros, us), (ns, us.saturating_mul(1_000))]
+        {
+            out.extend_from_slice(before);
+            signed(n, out);
+        }
+        return;
+    };
+    let mut buffer = [0; DIGITS_MAX];
+    let start = digits(positive, &mut buffer);
+    let written = &buffer[start..];
+    out.extend_from_slice(ms);
+    out.extend_from_slice(&written[..written.len() - 3]);
+    out.extend_from_slice(micros);
+    out.extend_from_slice(written);
+    out.extend_from_slice(ns);
+    out.extend_from_slice(written);
+    out.extend_from_slice(b"000");
 }
 
 /// Appends a number that may be below zero.
@@ -82,6 +119,14 @@ mod tests {
             moment(us, &mut out);
             let want = jiff::Timestamp::from_microsecond(us).unwrap();
             prop_assert_eq!(String::from_utf8(out).unwrap(), format!("\"{want:.6}\""));
+        }
+
+        #[test]
+        fn three_are_one_moment(us in prop_oneof![-2_000_i64..2_000, -9_000_000_000_000_000..=9_000_000_000_000_000_i64]) {
+            let mut out = Vec::new();
+            three(us, [b"", b" ", b" "], &mut out);
+            let want = format!("{} {us} {}", us.div_euclid(1_000), us * 1_000);
+            prop_assert_eq!(String::from_utf8(out).unwrap(), want);
         }
 
         #[test]
