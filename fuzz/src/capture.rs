@@ -73,7 +73,7 @@ fn change(op: Op, old: Option<Old<'_>>, new: Option<Row<'_>>) {
     let at = At { position: Position { commit_lsn: Lsn(u64::MAX), seq: 2 }, ..At::default() };
     for envelope in [Envelope::Debezium, Envelope::Dms] {
         let encoder = Encoder::new(envelope, "so\"urce", "d", u64::MAX);
-        let change = Change { relation: &relation, op, old, new, by: key.by() };
+        let change = Change { relation: &relation, op, old, new, key: &key };
         let mut data = Vec::new();
         if encoder.change(&change, &at, &mut data).is_err() {
             assert!(data.is_empty());

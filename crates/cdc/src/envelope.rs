@@ -10,7 +10,7 @@ mod write;
 
 use hydrant_core::capture::{CapturedTable, Envelope, Lsn, Op, Position};
 
-use crate::key::By;
+use crate::key::Key;
 use crate::pgoutput::{Emitted, Old};
 use crate::relation::{Difference, Relation};
 use crate::row::{Row, Value, filled};
@@ -92,8 +92,8 @@ pub struct Change<'a> {
     pub old: Option<Old<'a>>,
     /// The row after.
     pub new: Option<Row<'a>>,
-    /// What its partition key is made of.
-    pub by: By,
+    /// How its partition key is made. What is in it is never left out.
+    pub key: &'a Key,
 }
 
 /// A record that is about no row.
@@ -148,8 +148,8 @@ impl Encoder {
     }
 
     /// Appends the data of a change. Allocates nothing but in `out`; after an error, `out` is as it
-    /// was. The caller's duty: a value that is not known ([`Value::Unchanged`] without a full row
-    /// before) is named in the record, not an error.
+    /// was. A value that was not sent and that the row before does not tell either is no error: the
+    /// record names its column as unavailable.
     pub fn change(
         &self,
         change: &Change<'_>,
@@ -159,9 +159,8 @@ impl Encoder {
         self.change_without(change, at, &[], out)
     }
 
-    /// As [`Self::change`], but at most `bytes_max` long: the longest values outside of the replica
-    /// identity are left out, and named as unavailable, until it fits. `false`, and nothing written,
-    /// if it cannot.
+    /// As [`Self::change`], but at most `bytes_max` long: the longest values outside of the key are
+    /// left out, and named as unavailable, until it fits. `false`, and nothing written, if it cannot.
     pub fn change_within(
         &self,
         change: &Change<'_>,
@@ -212,7 +211,8 @@ impl Encoder {
     }
 }
 
-/// Columns outside of the replica identity, the one with the longest value last.
+/// Columns outside of the key, each behind the length of its values; the longest last. With `FULL`
+/// every column is of the replica identity, and only those of the partition key stay.
 fn longest(change: &Change<'_>) -> Vec<(usize, usize)> {
     let relation = change.relation;
     let everything = relation.columns.iter().all(|column| column.identity);
@@ -226,7 +226,8 @@ fn longest(change: &Change<'_>) -> Vec<(usize, usize)> {
     }
     let lengths = lengths.into_iter().enumerate();
     let spare = |(at, length): &(usize, usize)| {
-        *length > 0 && (everything || !relation.columns[*at].identity)
+        let identity = !everything && relation.columns[*at].identity;
+        *length > 0 && !identity && !change.key.has(*at)
     };
     let mut found: Vec<_> = lengths.filter(spare).map(|(at, length)| (length, at)).collect();
     found.sort_unstable();
@@ -275,7 +276,7 @@ impl<'a> Change<'a> {
         self.after().map(|new| filled(self.relation, new, self.old))
     }
 
-    /// Whether the value of a column is not known.
+    /// Calls `write` with the name of each column whose value is not known.
     fn unavailable(&self, omitted: &[usize], write: &mut dyn FnMut(&[u8])) {
         let values = self.values().into_iter().flatten().map(Some).chain(std::iter::repeat(None));
         for ((at, column), value) in self.relation.columns.iter().enumerate().zip(values) {

@@ -124,6 +124,11 @@ impl Key {
         self.by
     }
 
+    /// Whether the column at this place makes the row the one it is.
+    pub(crate) fn has(&self, column: usize) -> bool {
+        self.columns.contains(&column) || self.identity.contains(&column)
+    }
+
     /// That of the whole table: of truncations and changes of its columns.
     pub fn table(&self, out: &mut String) {
         out.clear();

@@ -117,7 +117,7 @@ impl World {
             None => key.table(&mut partition_key),
         }
         let mut data = Vec::new();
-        let change = Change { relation: &relation, op, old, new, by: key.by() };
+        let change = Change { relation: &relation, op, old, new, key: &key };
         self.encoder.change(&change, at, &mut data).unwrap();
         self.records.push((partition_key, data));
     }
@@ -144,12 +144,12 @@ fn every_type_is_written_the_same_by_stream_and_snapshot() {
 
     let relation =
         world.told.iter().map(Told::relation).find(|r| r.table.table == "types").unwrap();
+    let key = world.key(relation);
     let copied = include_bytes!("../tests/fixtures/types.copy");
     let mut rows = 0;
     for (line, inserted) in lines(copied).zip(&inserted) {
         let line = Row::Line(Line::new(line, relation.columns.len()).unwrap());
-        let change =
-            Change { relation, op: Op::Read, old: None, new: Some(line), by: By::PrimaryKey };
+        let change = Change { relation, op: Op::Read, old: None, new: Some(line), key: &key };
         let mut data = Vec::new();
         world.encoder.change(&change, &At::default(), &mut data).unwrap();
         let read: Value = serde_json::from_slice(&data).unwrap();
@@ -579,7 +579,7 @@ fn a_large_key_that_did_not_change_is_known_from_the_row_before() {
     let (mut partition_key, mut data) = (String::new(), Vec::new());
     key.of(&relation, new, old, &mut partition_key).unwrap();
     assert_eq!(partition_key, "s.t|a|b");
-    let change = Change { relation: &relation, op: Op::Update, old, new: Some(new), by: key.by() };
+    let change = Change { relation: &relation, op: Op::Update, old, new: Some(new), key: &key };
     let encoder = Encoder::new(Envelope::Debezium, "s", "d", 1);
     encoder.change(&change, &At::default(), &mut data).unwrap();
     let Some(SourceRecord::Change(read)) = read(&data) else { panic!() };
@@ -590,13 +590,14 @@ fn a_large_key_that_did_not_change_is_known_from_the_row_before() {
 #[test]
 fn a_row_of_another_width_is_an_error_that_leaves_nothing() {
     let relation = texts(Identity::Default);
+    let key = Key::new(&relation, &["a"], &[]).unwrap();
     let bytes = insert(&[Some("1")]);
     let change = Change {
         relation: &relation,
         op: Op::Create,
         old: None,
         new: Some(row(&bytes)),
-        by: By::PrimaryKey,
+        key: &key,
     };
     let encoder = Encoder::new(Envelope::Debezium, "s", "d", 1);
     let mut out = b"kept".to_vec();
@@ -607,14 +608,15 @@ fn a_row_of_another_width_is_an_error_that_leaves_nothing() {
 
 #[test]
 fn what_is_too_long_is_left_out() {
-    let relation = texts(Identity::Default);
-    let bytes = insert(&[Some("1"), Some("2"), Some(&"x".repeat(5_000))]);
+    let relation = texts(Identity::Full);
+    let key = Key::new(&relation, &["b"], &[]).unwrap();
+    let bytes = insert(&[Some("1"), Some(&"k".repeat(200)), Some(&"x".repeat(5_000))]);
     let change = Change {
         relation: &relation,
         op: Op::Create,
         old: None,
         new: Some(row(&bytes)),
-        by: By::PrimaryKey,
+        key: &key,
     };
     for envelope in [Envelope::Debezium, Envelope::Dms] {
         let encoder = Encoder::new(envelope, "s", "d", 1);

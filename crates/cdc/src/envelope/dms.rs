@@ -123,7 +123,7 @@ pub(super) fn change(
     }
     let (kind, by) = match change.op {
         Op::Truncate => ("control", By::Table),
-        _ => ("data", change.by),
+        _ => ("data", change.key.by()),
     };
     metadata(encoder, (kind, operation), &relation.dms_names, by, at, out);
     unavailable(change, omitted, out);
