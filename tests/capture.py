@@ -3,10 +3,11 @@
 import collections
 import json
 
-import hydrant
 import postgres
 from hydrant import eventually, read_stream
 
+# The operations of changes: read by the snapshot, created, updated, deleted, truncated.
+CHANGES = ("r", "c", "u", "d", "t")
 # What stands for a value that PostgreSQL did not send.
 UNAVAILABLE = "__debezium_unavailable_value"
 STREAMING_SECONDS = 30
@@ -129,7 +130,7 @@ class Source:
 
     def changes(self):
         """The changes of rows among them."""
-        return [one for one in self.records() if one["op"] in "rcudt"]
+        return [one for one in self.records() if is_change(one)]
 
     def arrived(self, count, seconds=20):
         """Waits for as many changes; all there are then."""
@@ -173,38 +174,50 @@ def number(lsn):
     return int(high, 16) << 32 | int(low, 16)
 
 
+def is_change(record):
+    """Whether a record is of a row or a truncation, not of a schema, snapshot or transaction."""
+    return record.get("op") in CHANGES
+
+
+def table(record):
+    return f"{record['source']['schema']}.{record['source']['table']}"
+
+
 def stamp(record):
     """Where a record stands among all of its source."""
     source = record["source"]
-    return source["epoch"], number(source["commit_lsn"]), source["seq"]
+    return source["epoch"], source["commit_lsn"], source["seq"]
 
 
 def row(values):
-    """A row's values as something that can be counted."""
-    return json.dumps(values, sort_keys=True)
+    """A row's values as something that can be counted. NULL is as good as a column that is not there:
+    that is what a column added later is for the rows before."""
+    return json.dumps({k: v for k, v in values.items() if v is not None}, sort_keys=True)
 
 
-def fold(shards, keys=()):
-    """What is left of each table: rows by key for those with one, else a count of each row.
+def fold(shards, keys=(), columns=()):
+    """What is left of each table: a count of each row.
 
-    Each shard is folded alone, since everything about a row is in one; of several epochs the last
-    counts. A row without a key is found again by all of its values.
+    `keys` has the columns of the primary key of each table with one; a row of the others is found
+    again by all of its values. `columns` has those that a table with a key has in the end. Each shard
+    is folded alone, since everything about a row is in one; of several epochs the last counts.
     """
-    keys = dict(keys)
+    keys, columns = dict(keys), dict(columns)
     epoch = max(one["source"]["epoch"] for records in shards.values() for one in records)
     tables = collections.defaultdict(collections.Counter)
     for records in shards.values():
-        rows = collections.defaultdict(dict)
+        held = collections.defaultdict(dict)
         for one in records:
-            if one["source"]["epoch"] == epoch and one["op"] in "rcudt":
-                name = f"{one['source']['schema']}.{one['source']['table']}"
-                apply(rows[name], keys.get(name), one)
-        for name, held in rows.items():
-            if name in keys:
-                tables[name].update(row(values) for values in held.values())
-            else:
-                tables[name].update({values: count for values, count in held.items() if count})
-    return tables
+            if one["source"]["epoch"] == epoch and is_change(one):
+                apply(held[table(one)], keys.get(table(one)), one)
+        for name, rows in held.items():
+            for key, value in rows.items():
+                if name in keys:
+                    left = columns.get(name, value)
+                    tables[name][row({k: v for k, v in value.items() if k in left})] += 1
+                else:
+                    tables[name][key] += value
+    return {name: +rows for name, rows in tables.items()}
 
 
 def apply(held, key, record):
@@ -212,35 +225,23 @@ def apply(held, key, record):
     op, before, after = record["op"], record.get("before"), record.get("after")
     if op == "t":
         held.clear()
-    elif key:
-        if op in "cru":
-            name = tuple(after[column] for column in key)
-            old = held.get(name, {})
-            assert op == "u" or not old, f"inserted twice: {record}"
-            for column, value in after.items():
-                if value == UNAVAILABLE:
-                    assert column in record["source"]["unavailable"], record
-                    after[column] = old[column]
-            held[name] = after
-        else:
-            name = tuple(before[column] for column in key)
-            assert held.pop(name, None) is not None, f"not there to delete: {record}"
-    else:
+    elif not key:
         if op in "ud":
             assert held.get(row(before)), f"not there: {record}"
             held[row(before)] -= 1
         if op in "cru":
             held[row(after)] = held.get(row(after), 0) + 1
+    elif op == "d":
+        name = tuple(before[column] for column in key)
+        assert held.pop(name, None) is not None, f"not there to delete: {record}"
+    else:
+        name = tuple(after[column] for column in key)
+        assert (name in held) == (op == "u"), f"inserted twice, or not there: {record}"
+        unknown = record["source"].get("unavailable", [])
+        assert {k for k, v in after.items() if v == UNAVAILABLE} == set(unknown), record
+        held[name] = after | {column: held[name].get(column) for column in unknown}
 
 
 def counted(rows):
     """Rows of PostgreSQL, each one a JSON text, counted as `fold` counts them."""
     return collections.Counter(row(json.loads(text)) for (text,) in rows)
-
-
-def lines(report):
-    """A report shown on a test's failure."""
-    return "\n".join(f"{name}: {value}" for name, value in report.items())
-
-
-__all__ = ["Source", "UNAVAILABLE", "counted", "fold", "hydrant", "lines", "number", "row", "stamp"]

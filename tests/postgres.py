@@ -140,8 +140,10 @@ def run(command, **more):
 def initialized(version, data):
     """Makes a new cluster, with a system identifier of its own."""
     given(data.parent)
-    run([programs(version) / "initdb", "--no-sync", "--no-locale", "--encoding=UTF8",
-         "--username=postgres", "--auth=trust", f"--pgdata={data}"])
+    password = data.parent / "password"
+    password.write_text(PASSWORD)
+    run([programs(version) / "initdb", "--no-sync", "--no-locale", "--encoding=UTF8", "--auth=trust",
+         "--username=postgres", f"--pwfile={password}", f"--pgdata={data}"])
     return data
 
 
@@ -195,6 +197,8 @@ class Postgres:
 
         Only the main thread starts servers: they end with the thread that started them.
         """
+        import psycopg
+
         end = time.monotonic() + START_SECONDS
         while True:
             with open(self.log, "ab") as log:
@@ -205,9 +209,8 @@ class Postgres:
                     start_new_session=True, preexec_fn=dies_with_us, **account(),
                 )
             while self.process.poll() is None and time.monotonic() < end:
-                with contextlib.suppress(Exception):
+                with contextlib.suppress(psycopg.OperationalError):
                     self.connect().close()
-                    self.execute(f"ALTER ROLE postgres PASSWORD '{PASSWORD}'")
                     return self
                 time.sleep(0.02)
             if self.process.poll() is None or time.monotonic() > end:
@@ -292,6 +295,29 @@ class Postgres:
         with self.connect(row_factory=psycopg.rows.dict_row) as connection:
             sql = "SELECT * FROM pg_replication_slots WHERE slot_name = %s"
             return connection.execute(sql, [name]).fetchone()
+
+    def occupy(self, slot, publication, database="postgres"):
+        """Streams from a slot as another program, without confirming anything; finish() ends it."""
+        from psycopg import pq
+
+        told = (f"host={self.folder} port={self.port} user=postgres dbname={database} "
+                "replication=database application_name=another")
+        connection = pq.PGconn.connect(told.encode())
+        result = connection.exec_(
+            f"START_REPLICATION SLOT {slot} LOGICAL 0/0 "
+            f"(proto_version '1', publication_names '{publication}')".encode())
+        assert result.status == pq.ExecStatus.COPY_BOTH, connection.get_error_message()
+        return connection
+
+    def write(self, mebibytes, database="postgres"):
+        """Writes that much log and ends with a checkpoint, at which slots are looked at."""
+        with self.connect(database) as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS filler (x text)")
+            for _ in range(mebibytes):
+                connection.execute("INSERT INTO filler SELECT repeat('x', 1000) "
+                                   "FROM generate_series(1, 950)")
+            connection.execute("DROP TABLE filler")
+            connection.execute("CHECKPOINT")
 
     def slots(self):
         return [name for (name,) in self.execute("SELECT slot_name FROM pg_replication_slots")]
@@ -388,8 +414,9 @@ class Proxy:
         self.lock = threading.Lock()
         self.pairs = set()
         self.cuts = 0
-        self.refusing = False
         self.budget = None
+        # Whether the server is not told of clients that go, as when a machine loses its power.
+        self.holding = False
         self.flowing = threading.Event()
         self.flowing.set()
         threading.Thread(target=self.accept, daemon=True).start()
@@ -400,9 +427,6 @@ class Proxy:
                 client, _ = self.listener.accept()
             except OSError:
                 return
-            if self.refusing:
-                self.reset(client)
-                continue
             try:
                 server = socket.create_connection(("127.0.0.1", self.target), timeout=5)
             except OSError:
@@ -424,7 +448,8 @@ class Proxy:
                     self.cut()
                     break
                 target.sendall(data)
-        self.close(pair)
+        if not self.holding:
+            self.close(pair)
 
     def spent(self, count):
         """Whether the budget of bytes from the server ends here."""
