@@ -35,6 +35,7 @@ mod tags;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod token;
 mod validate;
 
 use std::collections::BTreeSet;

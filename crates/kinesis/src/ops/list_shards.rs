@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use hydrant_core::Timestamp;
 use hydrant_core::catalog::{ShardId, Stream, StreamStatus};
-use hydrant_core::limits::ITERATOR_LIFE;
 use hydrant_core::names::Scope;
 use hydrant_wire::Call;
 use hydrant_wire::shape::{Integer, Seconds, Structure, Text};
@@ -12,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use super::describe_stream::exclusive_start;
 use crate::Kinesis;
 use crate::error::Error;
-use crate::iterator::expiry;
 use crate::position::moment;
 use crate::seal::{Fields, Kind, put_text};
 use crate::shards::{Filter, ShardReply};
@@ -101,8 +99,8 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
     });
     let page: Vec<_> = rest.by_ref().take(limit).collect();
     let next_token = page.last().filter(|_| rest.next().is_some()).map(|last| {
-        let payload = token(stream, last.id, listing.filter, now);
-        kinesis.sealer.seal(Kind::Shards, call.scope(), &payload, 0)
+        let put = |payload: &mut Vec<u8>| put_token(payload, stream, last.id, listing.filter);
+        kinesis.seal_token(Kind::Shards, call, now, put)
     });
     Ok(call
         .write(&Reply { shards: page.into_iter().map(ShardReply::from).collect(), next_token })?)
@@ -189,7 +187,7 @@ fn read_filter(filter: &ShardFilter<'_>, stream: &Stream, now: Timestamp) -> Res
     })
 }
 
-fn token(stream: &Stream, after: ShardId, filter: Filter, now: Timestamp) -> Vec<u8> {
+fn put_token(payload: &mut Vec<u8>, stream: &Stream, after: ShardId, filter: Filter) {
     let (kind, value) = match filter {
         Filter::All => (0, 0),
         Filter::After(id) => (1, u64::from(id.0)),
@@ -197,21 +195,16 @@ fn token(stream: &Stream, after: ShardId, filter: Filter, now: Timestamp) -> Vec
         Filter::At(at) => (3, at.as_millis()),
         Filter::From(at) => (4, at.as_millis()),
     };
-    let mut payload = Vec::with_capacity(192);
-    payload.extend(now.as_millis().to_be_bytes());
     payload.extend(stream.created.as_millis().to_be_bytes());
     payload.extend(u64::to_be_bytes(value));
     payload.extend(after.0.to_be_bytes());
     payload.push(kind);
-    put_text(&mut payload, stream.scope.account.as_str());
-    put_text(&mut payload, stream.name.as_str());
-    payload
+    put_text(payload, stream.scope.account.as_str());
+    put_text(payload, stream.name.as_str());
 }
 
 fn open(kinesis: &Kinesis, call: &Call, token: &str, now: Timestamp) -> Result<Listing, Error> {
-    let read = |payload: Vec<u8>| {
-        let mut fields = Fields(&payload);
-        let issued = Timestamp::from_millis(fields.u64()?);
+    let read = |fields: &mut Fields<'_>| {
         let created_ms = Some(fields.u64()?);
         let value = fields.u64()?;
         let after = Some(ShardId(fields.u32()?));
@@ -226,14 +219,9 @@ fn open(kinesis: &Kinesis, call: &Call, token: &str, now: Timestamp) -> Result<L
         let account = fields.text()?.parse().ok()?;
         let scope = Scope { account, region: call.scope().region.clone() };
         let id = StreamKey { scope, name: fields.text()?.parse().ok()? };
-        Some((issued, Listing { id, created_ms, after, filter }))
+        Some(Listing { id, created_ms, after, filter })
     };
-    let opened = kinesis.sealer.unseal(Kind::Shards, call.scope(), token).and_then(read);
-    let (issued, listing) =
-        opened.ok_or_else(|| Error::InvalidArgument("Invalid NextToken.".to_owned()))?;
-    if now.since(issued) > ITERATOR_LIFE {
-        return Err(Error::ExpiredNextToken(expiry("NextToken", issued, now)));
-    }
+    let listing = kinesis.open_token(Kind::Shards, call, token, now, read)?;
     kinesis.allow_stream(call, &listing.id, None)?;
     Ok(listing)
 }

@@ -1,9 +1,7 @@
 //! `ListStreamConsumers`: the consumers of a stream by name, page by page.
 
 use bytes::Bytes;
-use hydrant_core::Timestamp;
-use hydrant_core::catalog::{Stream, StreamStatus};
-use hydrant_core::limits::ITERATOR_LIFE;
+use hydrant_core::catalog::StreamStatus;
 use hydrant_wire::Call;
 use hydrant_wire::shape::{Integer, Seconds, Text};
 use serde::{Deserialize, Serialize};
@@ -11,8 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::Kinesis;
 use crate::consumers::ConsumerReply;
 use crate::error::Error;
-use crate::iterator::expiry;
-use crate::seal::{Fields, Kind, put_text};
+use crate::seal::{Kind, put_text};
 use crate::streams::{Named, not_active};
 use crate::validate::{Checks, NEXT_TOKEN, STREAM_ARN, STREAM_ID};
 
@@ -68,40 +65,24 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
     }
     let now = kinesis.clock.now();
     let token = request.next_token.as_deref();
-    let after = token.map(|token| open(kinesis, call, token, stream, now)).transpose()?;
+    let open = |token| {
+        kinesis.open_token(Kind::Consumers, call, token, now, |fields| {
+            let of = fields.text()? == stream.id;
+            of.then_some(fields.text()?.to_owned())
+        })
+    };
+    // The name that the page before ended with.
+    let after = token.map(open).transpose()?;
     let limit = request.max_results.map_or(CONSUMERS_MAX, |n| (n.0 as usize).min(CONSUMERS_MAX));
     let mut rest =
         stream.consumers(now).filter(|(c, _)| after.as_ref().is_none_or(|after| c.name > *after));
     let page: Vec<_> = rest.by_ref().take(limit).collect();
     let next_token = page.last().filter(|_| rest.next().is_some()).map(|(last, _)| {
-        let mut payload = now.as_millis().to_be_bytes().to_vec();
-        put_text(&mut payload, &stream.id);
-        put_text(&mut payload, &last.name);
-        kinesis.sealer.seal(Kind::Consumers, call.scope(), &payload, 0)
+        kinesis.seal_token(Kind::Consumers, call, now, |payload| {
+            put_text(payload, &stream.id);
+            put_text(payload, &last.name);
+        })
     });
     let consumers = page.into_iter().map(|(c, status)| ConsumerReply::of(stream, c, status));
     Ok(call.write(&Reply { consumers: consumers.collect(), next_token })?)
-}
-
-/// The name that a token's page ended with.
-fn open(
-    kinesis: &Kinesis,
-    call: &Call,
-    token: &str,
-    stream: &Stream,
-    now: Timestamp,
-) -> Result<String, Error> {
-    let read = |payload: Vec<u8>| {
-        let mut fields = Fields(&payload);
-        let issued = Timestamp::from_millis(fields.u64()?);
-        let of = fields.text()? == stream.id;
-        of.then_some((issued, fields.text()?.to_owned()))
-    };
-    let opened = kinesis.sealer.unseal(Kind::Consumers, call.scope(), token).and_then(read);
-    let (issued, name) =
-        opened.ok_or_else(|| Error::InvalidArgument("Invalid NextToken.".to_owned()))?;
-    if now.since(issued) > ITERATOR_LIFE {
-        return Err(Error::ExpiredNextToken(expiry("NextToken", issued, now)));
-    }
-    Ok(name)
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hydrant_core::Timestamp;
 use hydrant_core::catalog::Stream;
-use hydrant_core::limits::ITERATOR_LIFE;
 use hydrant_core::names::{Scope, StreamName};
 use hydrant_wire::Call;
 use hydrant_wire::shape::{Epoch, Integer, Text};
@@ -14,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use super::StreamModeDetails;
 use crate::Kinesis;
 use crate::error::Error;
-use crate::iterator::expiry;
 use crate::seal::{Fields, Kind, put_text};
 use crate::validate::{Checks, NEXT_TOKEN, STREAM_NAME};
 
@@ -69,7 +67,10 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
             ));
         }
         (Some(name), None) => name.parse().ok(),
-        (None, Some(token)) => Some(open(kinesis, call, token, now)?),
+        (None, Some(token)) => {
+            let read = |fields: &mut Fields<'_>| fields.text()?.parse().ok();
+            Some(kinesis.open_token(Kind::Streams, call, token, now, read)?)
+        }
         (None, None) => None,
     };
     let limit = request.limit.map_or(LIMIT_DEFAULT, |n| n.0 as usize);
@@ -77,9 +78,8 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
     let more = streams.len() > limit;
     streams.truncate(limit);
     let next_token = streams.last().filter(|_| more).map(|last| {
-        let mut payload = now.as_millis().to_be_bytes().to_vec();
-        put_text(&mut payload, last.name.as_str());
-        kinesis.sealer.seal(Kind::Streams, call.scope(), &payload, 0)
+        let put = |payload: &mut Vec<u8>| put_text(payload, last.name.as_str());
+        kinesis.seal_token(Kind::Streams, call, now, put)
     });
     let summaries = streams.iter().filter_map(|stream| {
         Some(Summary {
@@ -114,18 +114,4 @@ fn next(
         streams.extend(more.into_iter().filter(|s| s.status(now).is_some()));
     }
     streams
-}
-
-fn open(kinesis: &Kinesis, call: &Call, token: &str, now: Timestamp) -> Result<StreamName, Error> {
-    let read = |payload: Vec<u8>| {
-        let mut fields = Fields(&payload);
-        Some((Timestamp::from_millis(fields.u64()?), fields.text()?.parse().ok()?))
-    };
-    let opened = kinesis.sealer.unseal(Kind::Streams, call.scope(), token).and_then(read);
-    let (issued, name) =
-        opened.ok_or_else(|| Error::InvalidArgument("Invalid NextToken.".to_owned()))?;
-    if now.since(issued) > ITERATOR_LIFE {
-        return Err(Error::ExpiredNextToken(expiry("NextToken", issued, now)));
-    }
-    Ok(name)
 }
