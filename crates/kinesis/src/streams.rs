@@ -7,7 +7,7 @@ use hydrant_core::catalog::{Held, Stream, StreamStatus};
 use hydrant_core::log::LogError;
 use hydrant_core::names::{Scope, StreamName};
 use hydrant_wire::Call;
-use hydrant_wire::shape::Text;
+use hydrant_wire::shape::{Seconds, Text};
 
 use crate::Kinesis;
 use crate::error::Error;
@@ -172,6 +172,17 @@ impl Kinesis {
         }
         Err(not_active(&held, status))
     }
+}
+
+/// Refuses a request that means the stream of this name that was made at another time
+/// (`StreamCreationTimestamp`): that one is not there.
+pub(crate) fn check_created(stream: &Stream, asked: Option<Seconds>) -> Result<(), Error> {
+    // As the API showed it, or cut to seconds, as some SDKs send it.
+    let is_it = |Seconds(at): Seconds| at.floor() == stream.created.as_secs_f64().floor();
+    if asked.is_none_or(is_it) {
+        return Ok(());
+    }
+    Err(not_found(stream.name.as_str(), &stream.scope))
 }
 
 /// Refuses a change of a stream that is not active.

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::position::moment;
 use crate::seal::{Fields, Kind, put_text};
 use crate::shards::{Filter, ShardReply};
-use crate::streams::{Named, StreamKey, not_active};
+use crate::streams::{Named, StreamKey, check_created, not_active};
 use crate::validate::{Checks, NEXT_TOKEN, SHARD_ID};
 
 /// Most shards in one reply, and the default (AWS).
@@ -148,12 +148,7 @@ fn first(
     let id = kinesis.named(call, &named)?;
     let found = kinesis.find(&id)?;
     let stream = &found.held.stream;
-    if let Some(Seconds(created)) = request.stream_creation_timestamp
-        // As the API showed it, or cut to seconds, as some SDKs send it.
-        && created.floor() != stream.created.as_secs_f64().floor()
-    {
-        return Err(id.not_found());
-    }
+    check_created(stream, request.stream_creation_timestamp)?;
     let filter = match &request.shard_filter {
         Some(Structure(filter)) => read_filter(filter, stream, now)?,
         None => Filter::All,

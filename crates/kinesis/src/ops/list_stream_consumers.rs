@@ -10,7 +10,7 @@ use crate::Kinesis;
 use crate::consumers::ConsumerReply;
 use crate::error::Error;
 use crate::seal::{Kind, put_text};
-use crate::streams::{Named, not_active};
+use crate::streams::{Named, check_created, not_active};
 use crate::validate::{Checks, NEXT_TOKEN, STREAM_ARN, STREAM_ID};
 
 /// Most consumers in one reply, and the default (AWS).
@@ -54,12 +54,7 @@ pub(super) fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
     let id = kinesis.named(call, &Named::by(&None, &request.stream_arn, &request.stream_id))?;
     let found = kinesis.find(&id)?;
     let stream = &found.held.stream;
-    if let Some(Seconds(created)) = request.stream_creation_timestamp
-        // As the API showed it, or cut to seconds, as some SDKs send it.
-        && created.floor() != stream.created.as_secs_f64().floor()
-    {
-        return Err(id.not_found());
-    }
+    check_created(stream, request.stream_creation_timestamp)?;
     if found.status == StreamStatus::Creating {
         return Err(not_active(&found.held, found.status));
     }
