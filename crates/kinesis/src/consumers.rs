@@ -5,7 +5,7 @@ use hydrant_core::arn::Arn;
 use hydrant_core::catalog::{Consumer, ConsumerStatus, Held, Stream, StreamMode};
 use hydrant_wire::Call;
 use hydrant_wire::shape::{Epoch, Text};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Kinesis;
 use crate::error::Error;
@@ -49,20 +49,19 @@ impl ConsumerReply {
     }
 }
 
-/// Which consumer a request means: by its ARN, by its name and its stream, or by all that agree.
-pub(crate) struct NamedConsumer<'r, 'a> {
-    pub(crate) arn: Option<&'r Text<'a>>,
-    pub(crate) name: Option<&'r Text<'a>>,
-    pub(crate) stream: Named<'r, 'a>,
-}
-
-impl NamedConsumer<'_, '_> {
-    /// Checks the members against the model.
-    pub(crate) fn check(&self, checks: &mut Checks) {
-        checks.stream_if_given(&self.stream);
-        checks.text("consumerName", self.name, &CONSUMER_NAME);
-        checks.text("consumerARN", self.arn, &CONSUMER_ARN);
-    }
+/// Which consumer a request means: by its ARN, by its name and its stream, or by all that agree. All
+/// that `DescribeStreamConsumer` and `DeregisterStreamConsumer` ask for.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct NamedConsumer<'a> {
+    #[serde(borrow, rename = "StreamARN")]
+    stream_arn: Option<Text<'a>>,
+    #[serde(borrow)]
+    stream_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    consumer_name: Option<Text<'a>>,
+    #[serde(borrow, rename = "ConsumerARN")]
+    consumer_arn: Option<Text<'a>>,
 }
 
 /// A consumer's stream and name, and of those with that name the one of an ARN.
@@ -135,16 +134,20 @@ impl Kinesis {
         Ok(key)
     }
 
-    /// The consumer that a request means. The caller's duty: its members passed
-    /// [`NamedConsumer::check`]. Whether there is such a consumer is not known yet.
-    pub(crate) fn named_consumer(
-        &self,
-        call: &Call,
-        by: &NamedConsumer<'_, '_>,
-    ) -> Result<ConsumerKey, Error> {
-        let stream = by.stream.is_given().then(|| self.named(call, &by.stream)).transpose()?;
-        let Some(arn) = by.arn else {
-            let (Some(stream), Some(name)) = (stream, by.name) else {
+    /// The consumer that a request means, which has no other members. Whether there is such a consumer
+    /// is not known yet.
+    pub(crate) fn named_consumer(&self, call: &Call) -> Result<ConsumerKey, Error> {
+        let by: NamedConsumer<'_> = call.read()?;
+        let named = Named::by(&None, &by.stream_arn, &by.stream_id);
+        let mut checks = Checks::new();
+        checks.stream_if_given(&named);
+        checks.text("consumerName", by.consumer_name.as_ref(), &CONSUMER_NAME);
+        checks.text("consumerARN", by.consumer_arn.as_ref(), &CONSUMER_ARN);
+        checks.finish()?;
+        let stream = named.is_given().then(|| self.named(call, &named)).transpose()?;
+        let name = by.consumer_name.as_ref();
+        let Some(arn) = &by.consumer_arn else {
+            let (Some(stream), Some(name)) = (stream, name) else {
                 return Err(Error::InvalidArgument(
                     "Must specify either ConsumerARN, or both StreamARN and ConsumerName."
                         .to_owned(),
@@ -159,7 +162,7 @@ impl Kinesis {
             self.allow_call(call, Some(&key.stream))?;
         }
         let (same_stream, same_name) =
-            (stream.is_none_or(|s| s == key.stream), by.name.is_none_or(|n| **n == key.name));
+            (stream.is_none_or(|s| s == key.stream), name.is_none_or(|n| **n == key.name));
         if same_stream && same_name {
             return Ok(key);
         }
