@@ -40,12 +40,21 @@ impl Kinesis {
         &self,
         decide: impl Fn() -> Result<Option<(Stream, u64)>, Error> + Send + Sync,
     ) -> Result<(), Error> {
+        self.change_and_tell(|| Ok(((), decide()?))).await
+    }
+
+    /// As [`Kinesis::change`]; returns what `decide` tells of the change that was made.
+    pub(crate) async fn change_and_tell<T: Send>(
+        &self,
+        decide: impl Fn() -> Result<(T, Option<(Stream, u64)>), Error> + Send + Sync,
+    ) -> Result<T, Error> {
         let mut name = None;
         for _ in 0..ATTEMPTS_MAX {
-            let Some((next, seen)) = decide()? else { return Ok(()) };
+            let (told, next) = decide()?;
+            let Some((next, seen)) = next else { return Ok(told) };
             name = Some(next.name.clone());
             match self.put(next, Some(seen)).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(told),
                 Err(ControlError::Conflict { .. }) => {}
                 Err(e) => return Err(e.into()),
             }

@@ -1,14 +1,12 @@
 //! Enhanced monitoring, as two operations change it: which metrics are also kept by shard.
 
 use hydrant_core::catalog::{Stream, StreamState};
-use hydrant_core::control::ControlError;
 use hydrant_core::monitoring::ShardMetric;
 use hydrant_wire::Call;
 use hydrant_wire::shape::{List, Text};
 use serde::{Deserialize, Serialize};
 
 use crate::Kinesis;
-use crate::change::{ATTEMPTS_MAX, crowded_out};
 use crate::error::Error;
 use crate::streams::Named;
 use crate::validate::Checks;
@@ -72,7 +70,7 @@ pub(crate) async fn change(kinesis: &Kinesis, call: &Call, on: bool) -> Result<R
         None => Vec::new(),
     };
     let is_asked = |metric: ShardMetric| asked.iter().any(|n| [ALL, metric.as_str()].contains(n));
-    for _ in 0..ATTEMPTS_MAX {
+    let decide = || {
         let held = kinesis.active(&id)?;
         let now = &held.stream.settings.shard_metrics;
         let keep = |metric: &ShardMetric| match is_asked(*metric) {
@@ -87,19 +85,15 @@ pub(crate) async fn change(kinesis: &Kinesis, call: &Call, on: bool) -> Result<R
             stream_arn: held.stream.arn().to_string(),
         };
         if next == *now {
-            return Ok(reply);
+            return Ok((reply, None));
         }
         let until = kinesis.clock.now().plus(kinesis.options.update_delay);
         let mut stream = Stream::clone(&held.stream);
         stream.state = StreamState::Updating(until);
         stream.settings.shard_metrics = next;
-        match kinesis.put(stream, Some(held.version)).await {
-            Ok(_) => return Ok(reply),
-            Err(ControlError::Conflict { .. }) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-    Err(crowded_out(&id.name))
+        Ok((reply, Some((stream, held.version))))
+    };
+    kinesis.change_and_tell(decide).await
 }
 
 fn check(checks: &mut Checks, list: Option<&List<Option<Text<'_>>>>) {
