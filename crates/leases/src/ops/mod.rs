@@ -21,6 +21,7 @@ mod update_continuous_backups;
 mod update_item;
 mod update_table;
 mod update_time_to_live;
+mod whole_item;
 mod write;
 
 use hydrant_core::control::{ControlError, Write};
