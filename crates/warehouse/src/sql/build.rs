@@ -1,8 +1,8 @@
 //! Small pieces of syntax trees.
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    JsonPath, JsonPathElem, ObjectName, Value,
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, JsonPath, JsonPathElem, ObjectName, Value,
 };
 
 use super::types;
@@ -31,6 +31,10 @@ pub(crate) fn list(args: Vec<Expr>) -> FunctionArguments {
         args,
         clauses: Vec::new(),
     })
+}
+
+pub(crate) fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
+    Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
 }
 
 /// A call of a function of the engine; its name is in lower case there.

@@ -2,7 +2,7 @@
 
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator, Value};
 
-use super::build::call;
+use super::build::{binary, call};
 use super::rewrite::is_path;
 
 /// Most values of an IN list whose comparison is written out.
@@ -10,10 +10,6 @@ const IN_LIST_MAX: usize = 1_000;
 
 pub(super) fn not(expr: Expr) -> Expr {
     Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(Expr::Nested(Box::new(expr))) }
-}
-
-fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
-    Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
 }
 
 /// The comparisons BETWEEN stands for, so that the planner sees each with its types.

@@ -5,7 +5,7 @@ use datafusion::sql::sqlparser::ast::{
     Ident, ObjectName, Value,
 };
 
-use super::build::{call, cast_call, int, null, text};
+use super::build::{binary, call, cast_call, int, null, text};
 use super::texts::{matches_whole, substring};
 use super::types;
 use crate::catalog::Names;
@@ -253,11 +253,6 @@ fn condition(expr: &Expr) -> Expr {
 /// Calls that become something else than a call of one function.
 fn special(name: &str, args: &[Expr]) -> SqlResult<Option<Expr>> {
     let is_null = |e: &Expr| Expr::IsNull(Box::new(e.clone()));
-    let equal = |a: &Expr, b: &Expr| Expr::BinaryOp {
-        left: Box::new(a.clone()),
-        op: BinaryOperator::Eq,
-        right: Box::new(b.clone()),
-    };
     let part = |unit: &str, e: &Expr| {
         call("date_part", vec![text(unit), call("moment$", vec![e.clone()])])
     };
@@ -270,11 +265,8 @@ fn special(name: &str, args: &[Expr]) -> SqlResult<Option<Expr>> {
         ("equal_null", [a, b]) => Expr::IsNotDistinctFrom(Box::new(a.clone()), Box::new(b.clone())),
         // Snowflake's are NULL where one is NULL; the engine's skip it.
         ("greatest" | "least", args) if !args.is_empty() => {
-            let any = args.iter().map(is_null).reduce(|a, b| Expr::BinaryOp {
-                left: Box::new(a),
-                op: BinaryOperator::Or,
-                right: Box::new(b),
-            });
+            let either = |a, b| binary(a, BinaryOperator::Or, b);
+            let any = args.iter().map(is_null).reduce(either);
             let values = args.iter().map(|a| call("comparable$", vec![a.clone()])).collect();
             case(any.unwrap_or_else(null), null(), Some(call(name, values)))
         }
@@ -283,15 +275,15 @@ fn special(name: &str, args: &[Expr]) -> SqlResult<Option<Expr>> {
         ("regexp_like" | "rlike", [e, pattern]) => matches_whole(e, pattern, None),
         ("regexp_like" | "rlike", [e, pattern, flags]) => matches_whole(e, pattern, Some(flags)),
         ("div0", [a, b]) => {
-            case(equal(b, &int(0)), int(0), Some(call("div$", vec![a.clone(), b.clone()])))
+            let zero = binary(b.clone(), BinaryOperator::Eq, int(0));
+            case(zero, int(0), Some(call("div$", vec![a.clone(), b.clone()])))
         }
         ("count_if", [c]) => call("count", vec![case(condition(c), int(1), None)]),
         ("square", [a]) => call("power", vec![cast_call(a.clone(), "FLOAT", false), int(2)]),
-        ("mod", [a, b]) => Expr::BinaryOp {
-            left: Box::new(call("number$", vec![a.clone()])),
-            op: BinaryOperator::Modulo,
-            right: Box::new(call("number$", vec![b.clone()])),
-        },
+        ("mod", [a, b]) => {
+            let number = |e: &Expr| call("number$", vec![e.clone()]);
+            binary(number(a), BinaryOperator::Modulo, number(b))
+        }
         ("charindex" | "strpos_reversed", [needle, text]) => {
             call("strpos", vec![call("text$", vec![text.clone()]), needle.clone()])
         }

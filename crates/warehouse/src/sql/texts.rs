@@ -2,17 +2,12 @@
 
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Value};
 
-use super::build::{call, cast_call, int, text};
+use super::build::{binary, call, cast_call, int, text};
 use super::functions::case;
 
 /// SUBSTR as Snowflake counts: a place below zero is counted from the end, and zero is the first.
 pub(super) fn substring(e: &Expr, from: &Expr, length: Option<&Expr>) -> Expr {
     let whole = call("text$", vec![e.clone()]);
-    let binary = |left: Expr, op: BinaryOperator, right: Expr| Expr::BinaryOp {
-        left: Box::new(left),
-        op,
-        right: Box::new(right),
-    };
     let positive = match from {
         Expr::Value(v) => {
             matches!(&v.value, Value::Number(n, _) if n.parse::<u64>().is_ok_and(|n| n > 0))
@@ -45,11 +40,7 @@ pub(super) fn substring(e: &Expr, from: &Expr, length: Option<&Expr>) -> Expr {
 
 /// REGEXP_LIKE and RLIKE match the whole text; the engine's looks for a part.
 pub(super) fn matches_whole(e: &Expr, pattern: &Expr, flags: Option<&Expr>) -> Expr {
-    let join = |left: Expr, right: Expr| Expr::BinaryOp {
-        left: Box::new(left),
-        op: BinaryOperator::StringConcat,
-        right: Box::new(right),
-    };
+    let join = |left: Expr, right: Expr| binary(left, BinaryOperator::StringConcat, right);
     let pattern = cast_call(pattern.clone(), "VARCHAR", false);
     let pattern = join(join(text("^(?:"), pattern), text(")$"));
     let mut args = vec![call("text$", vec![e.clone()]), pattern];
