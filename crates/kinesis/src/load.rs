@@ -17,13 +17,11 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::Kinesis;
 use crate::error::Error;
+use crate::rates::{PUT_BYTES_PER_S, PUTS_PER_S};
 use crate::reshard::Wanted;
 use crate::reshard::plan::Plan;
 use crate::streams::StreamKey;
 
-/// What a shard takes in a second (AWS).
-const SHARD_BYTES_PER_S: u64 = 1 << 20;
-const SHARD_RECORDS_PER_S: u64 = 1_000;
 /// Parts of a shard that its load is counted in.
 const WHOLE: u64 = 1_000;
 /// How much more than its load a stream is to have room for (AWS: double).
@@ -85,8 +83,8 @@ impl Load {
         let mut loads: BTreeMap<StreamKey, HashMap<ShardId, u64>> = BTreeMap::new();
         for taken in shards.values() {
             let per_s = |n: &AtomicU64| n.load(Ordering::Relaxed).saturating_mul(1_000) / ms;
-            let bytes = per_s(&taken.bytes).saturating_mul(WHOLE) / SHARD_BYTES_PER_S;
-            let records = per_s(&taken.records).saturating_mul(WHOLE) / SHARD_RECORDS_PER_S;
+            let bytes = per_s(&taken.bytes).saturating_mul(WHOLE) / PUT_BYTES_PER_S;
+            let records = per_s(&taken.records).saturating_mul(WHOLE) / PUTS_PER_S;
             let loads = loads.entry(taken.stream.clone()).or_default();
             loads.insert(taken.shard, bytes.max(records));
         }

@@ -32,10 +32,10 @@ const READ_BYTES: Rate = Rate::per_second(2 << 20);
 pub(crate) const FAN_OUT_BYTES: Rate = Rate::per_second(2 << 20);
 /// Calls of `GetShardIterator` on one shard.
 const ITERATORS: Rate = Rate::per_second(5);
-/// Records put into one shard.
-const PUTS: Rate = Rate::per_second(1_000);
+/// Records put into one shard in a second.
+pub(crate) const PUTS_PER_S: u64 = 1_000;
 /// Bytes put into one shard, partition keys included, in a second.
-const PUT_BYTES_PER_S: u64 = 1 << 20;
+pub(crate) const PUT_BYTES_PER_S: u64 = 1 << 20;
 
 /// How often an operation may be called in a second, and by whom together. AWS names no rate for the
 /// others.
@@ -174,7 +174,7 @@ impl Kinesis {
         let largest = (stream.settings.max_record_kib as usize) << 10;
         let burst = largest.max(RECORD_BYTES_MAX) as u64;
         let wants = [
-            Want { what: "put", rate: PUTS, amount: 1 },
+            Want { what: "put", rate: Rate::per_second(PUTS_PER_S), amount: 1 },
             Want {
                 what: "put bytes",
                 rate: Rate { per_s: PUT_BYTES_PER_S, burst },
