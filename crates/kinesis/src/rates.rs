@@ -122,22 +122,15 @@ impl Kinesis {
                  {CREATING_MAX}."
             )));
         }
-        self.check_on_demand(scope, mode)
+        check_on_demand_among(&streams, scope, mode)
     }
 
     /// Refuses one more stream of that mode than an account and region may have.
     pub(crate) fn check_on_demand(&self, scope: &Scope, mode: StreamMode) -> Result<(), Error> {
-        let Scope { account, region } = scope;
-        let streams = self.streams(scope);
-        let count = streams.iter().filter(|s| s.mode == StreamMode::OnDemand).count();
-        if self.limited() && mode == StreamMode::OnDemand && count >= ON_DEMAND_MAX {
-            return Err(Error::LimitExceeded(format!(
-                "This request would exceed the limit on the number of On-Demand streams for the \
-                 account {account} in {region}. Current On-Demand streams count: {count}. Limit: \
-                 {ON_DEMAND_MAX}."
-            )));
+        if !self.limited() {
+            return Ok(());
         }
-        Ok(())
+        check_on_demand_among(&self.streams(scope), scope, mode)
     }
 
     /// Counts a call of an operation of the control plane, or refuses it as one too many. The caller's
@@ -237,6 +230,22 @@ impl Kinesis {
              most {max} times per rolling 24-hour period per stream."
         )))
     }
+}
+
+/// Refuses one more stream of that mode beside those that an account and region has.
+fn check_on_demand_among(
+    streams: &[Arc<Stream>],
+    Scope { account, region }: &Scope,
+    mode: StreamMode,
+) -> Result<(), Error> {
+    let count = streams.iter().filter(|s| s.mode == StreamMode::OnDemand).count();
+    if mode == StreamMode::Provisioned || count < ON_DEMAND_MAX {
+        return Ok(());
+    }
+    Err(Error::LimitExceeded(format!(
+        "This request would exceed the limit on the number of On-Demand streams for the account \
+         {account} in {region}. Current On-Demand streams count: {count}. Limit: {ON_DEMAND_MAX}."
+    )))
 }
 
 /// AWS's answer to more than a shard gives or takes.
