@@ -109,6 +109,32 @@ struct StreamMeter {
     shards: RwLock<BTreeMap<ShardId, Arc<Values<SHARD_METRICS>>>>,
 }
 
+impl StreamMeter {
+    fn add(&self, counts: &[(Metric, u64)]) {
+        counts.iter().for_each(|(metric, more)| self.values.add(*metric as usize, *more));
+    }
+
+    /// The metrics of a shard, if the stream has enhanced monitoring.
+    fn shard(&self, stream: &Stream, shard: ShardId) -> Option<Arc<Values<SHARD_METRICS>>> {
+        if stream.settings.shard_metrics.is_empty() {
+            return None;
+        }
+        if let Some(known) = self.shards.read().get(&shard) {
+            return Some(Arc::clone(known));
+        }
+        let mut shards = self.shards.write();
+        Some(Arc::clone(shards.entry(shard).or_insert_with(|| Arc::new(Values::new()))))
+    }
+
+    /// Adds to counters of a shard, if the stream has enhanced monitoring; each of them is shown once
+    /// it is enabled.
+    fn add_shard(&self, stream: &Stream, shard: ShardId, counts: &[(ShardMetric, u64)]) {
+        if let Some(values) = self.shard(stream, shard) {
+            counts.iter().for_each(|(metric, more)| values.add(*metric as usize, *more));
+        }
+    }
+}
+
 /// The metrics of every stream that has been used, by `StreamId`.
 #[derive(Default)]
 pub(crate) struct Meters {
@@ -132,66 +158,53 @@ impl Meters {
         Arc::clone(new)
     }
 
-    /// Adds to counters of a stream.
-    pub(crate) fn add(&self, stream: &Stream, counts: &[(Metric, u64)]) {
-        let meter = self.of(stream);
-        counts.iter().for_each(|(metric, more)| meter.values.add(*metric as usize, *more));
-    }
-
-    /// Adds to counters of a shard, if the stream has enhanced monitoring; each of them is shown once
-    /// it is enabled.
-    pub(crate) fn add_shard(&self, stream: &Stream, shard: ShardId, counts: &[(ShardMetric, u64)]) {
-        if let Some(values) = self.shard(stream, shard) {
-            counts.iter().for_each(|(metric, more)| values.add(*metric as usize, *more));
-        }
-    }
-
     /// Notes what a `GetRecords` returned, and how old its last record was.
     pub(crate) fn read(&self, stream: &Stream, shard: ShardId, records: u64, bytes: u64, ms: u64) {
         let meter = self.of(stream);
-        meter.values.add(Metric::GetRecordsSuccess as usize, 1);
-        meter.values.add(Metric::GetRecordsRecords as usize, records);
-        meter.values.add(Metric::GetRecordsBytes as usize, bytes);
+        meter.add(&[
+            (Metric::GetRecordsSuccess, 1),
+            (Metric::GetRecordsRecords, records),
+            (Metric::GetRecordsBytes, bytes),
+        ]);
         meter.values.set(Metric::GetRecordsIteratorAge as usize, ms);
-        if let Some(values) = self.shard(stream, shard) {
+        if let Some(values) = meter.shard(stream, shard) {
             values.add(ShardMetric::OutgoingRecords as usize, records);
             values.add(ShardMetric::OutgoingBytes as usize, bytes);
             values.set(ShardMetric::IteratorAgeMilliseconds as usize, ms);
         }
     }
 
-    /// Notes records that were put into a shard.
-    pub(crate) fn put(&self, stream: &Stream, shard: ShardId, records: u64, bytes: u64) {
-        let counts = [(Metric::IncomingRecords, records), (Metric::IncomingBytes, bytes)];
-        self.add(stream, &counts);
-        let counts = [(ShardMetric::IncomingRecords, records), (ShardMetric::IncomingBytes, bytes)];
-        self.add_shard(stream, shard, &counts);
+    /// Notes what a call put: of each shard the records and bytes, and `counts` of the call.
+    pub(crate) fn put(
+        &self,
+        stream: &Stream,
+        shards: impl Iterator<Item = (ShardId, u64, u64)>,
+        counts: &[(Metric, u64)],
+    ) {
+        let meter = self.of(stream);
+        for (shard, records, bytes) in shards {
+            meter.add(&[(Metric::IncomingRecords, records), (Metric::IncomingBytes, bytes)]);
+            let counts =
+                [(ShardMetric::IncomingRecords, records), (ShardMetric::IncomingBytes, bytes)];
+            meter.add_shard(stream, shard, &counts);
+        }
+        meter.add(counts);
     }
 
     /// Notes records that a shard had no room for.
     pub(crate) fn write_exceeded(&self, stream: &Stream, shard: ShardId, records: u64) {
-        self.add(stream, &[(Metric::WriteProvisionedThroughputExceeded, records)]);
+        let meter = self.of(stream);
+        meter.add(&[(Metric::WriteProvisionedThroughputExceeded, records)]);
         let counts = [(ShardMetric::WriteProvisionedThroughputExceeded, records)];
-        self.add_shard(stream, shard, &counts);
+        meter.add_shard(stream, shard, &counts);
     }
 
     /// Notes a `GetRecords` that came too soon.
     pub(crate) fn read_exceeded(&self, stream: &Stream, shard: ShardId) {
-        self.add(stream, &[(Metric::ReadProvisionedThroughputExceeded, 1)]);
-        let counts = [(ShardMetric::ReadProvisionedThroughputExceeded, 1)];
-        self.add_shard(stream, shard, &counts);
-    }
-
-    fn shard(&self, stream: &Stream, shard: ShardId) -> Option<Arc<Values<SHARD_METRICS>>> {
-        if stream.settings.shard_metrics.is_empty() {
-            return None;
-        }
         let meter = self.of(stream);
-        if let Some(known) = meter.shards.read().get(&shard) {
-            return Some(Arc::clone(known));
-        }
-        let mut shards = meter.shards.write();
-        Some(Arc::clone(shards.entry(shard).or_insert_with(|| Arc::new(Values::new()))))
+        meter.add(&[(Metric::ReadProvisionedThroughputExceeded, 1)]);
+        let counts = [(ShardMetric::ReadProvisionedThroughputExceeded, 1)];
+        meter.add_shard(stream, shard, &counts);
     }
 
     /// Forgets a stream that is gone.

@@ -80,10 +80,9 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     put::dry_run(request.dry_run)?;
     let (stream, shard, index) = append(kinesis, held, key, explicit, data, data_key).await?;
     let bytes = (key.len() + data.len()) as u64;
-    kinesis.meters.put(&stream, shard.id, 1, bytes);
     kinesis.count_load(&stream, &shard, 1, bytes);
     let counts = [(Metric::PutRecordSuccess, 1), (Metric::PutRecordBytes, bytes)];
-    kinesis.meters.add(&stream, &counts);
+    kinesis.meters.put(&stream, [(shard.id, 1, bytes)].into_iter(), &counts);
     metrics::counter!("hydrant_kinesis_records_put_total").increment(1);
     metrics::counter!("hydrant_kinesis_bytes_put_total").increment(bytes);
     Ok(call.write(&Reply {

@@ -256,15 +256,13 @@ async fn put_again(
 
 /// Adds what became of the records to the metrics of the stream and its shards.
 fn count(kinesis: &Kinesis, stream: &Stream, groups: &[Group], routed: &[Routed]) {
+    // A group whose records went on to other shards has none.
+    let records = |group: &Group| group.put.as_ref().map_or(0, |range| u64::from(range.count));
+    let taken = || groups.iter().map(|g| (g, records(g))).filter(|(_, records)| *records > 0);
     let (mut put, mut bytes) = (0, 0);
-    for group in groups {
-        // A group whose records went on to other shards has none.
-        let records = group.put.as_ref().map_or(0, |range| u64::from(range.count));
-        if records > 0 {
-            kinesis.meters.put(stream, group.shard.id, records, group.bytes);
-            kinesis.count_load(stream, &group.shard, records, group.bytes);
-            (put, bytes) = (put + records, bytes + group.bytes);
-        }
+    for (group, records) in taken() {
+        kinesis.count_load(stream, &group.shard, records, group.bytes);
+        (put, bytes) = (put + records, bytes + group.bytes);
     }
     let (mut throttled, mut failed) = (0, 0);
     for (group, nth) in routed {
@@ -282,7 +280,8 @@ fn count(kinesis: &Kinesis, stream: &Stream, groups: &[Group], routed: &[Routed]
         (Metric::PutRecordsThrottledRecords, throttled),
         (Metric::PutRecordsFailedRecords, failed),
     ];
-    kinesis.meters.add(stream, &counts);
+    let taken = taken().map(|(group, records)| (group.shard.id, records, group.bytes));
+    kinesis.meters.put(stream, taken, &counts);
 }
 
 fn answer(
