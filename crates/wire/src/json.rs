@@ -3,14 +3,12 @@
 //! Follows "AWS JSON 1.1 protocol" of the Smithy documentation and what the services answer where it
 //! is silent. Knows neither the version of HTTP nor the socket.
 
-mod body;
 mod cors;
 #[cfg(test)]
 mod tests;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -23,14 +21,15 @@ use http_body::{Body, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hydrant_core::Random;
-use hydrant_core::limits::JSON_DEPTH_MAX;
+use hydrant_core::limits::{
+    JSON_BODY_BYTES_MAX, JSON_BYTES_IN_FLIGHT_MAX, JSON_DEPTH_MAX,
+    JSON_UNPACKED_BYTES_IN_FLIGHT_MAX,
+};
 
-use self::body::{BodyError, Packing, Room};
 use crate::api::{ApiError, Call, Format, JsonService, Reply};
+use crate::body::{Bodies, Packing, Sent};
 use crate::sigv4::{BodyHash, ServiceKind, Verifier};
 
-/// How long a body may take to arrive.
-const BODY_SECONDS_MAX: u64 = 60;
 /// The header that names an operation.
 const TARGET: &str = "x-amz-target";
 const EVENT_STREAM: &str = "application/vnd.amazon.eventstream";
@@ -45,7 +44,7 @@ pub struct JsonFront {
     services: Vec<(ServiceKind, Arc<dyn JsonService>)>,
     verifier: Arc<Verifier>,
     random: Arc<Random>,
-    room: Room,
+    bodies: Bodies,
 }
 
 impl std::fmt::Debug for JsonFront {
@@ -64,12 +63,14 @@ impl JsonFront {
         random: Arc<Random>,
     ) -> Self {
         let services = services.into_iter().map(|s| (kind_of(s.target()), s)).collect();
-        Self { services, verifier, random, room: Room::new() }
+        let (sent, unpacked) = (JSON_BYTES_IN_FLIGHT_MAX, JSON_UNPACKED_BYTES_IN_FLIGHT_MAX);
+        let bodies = Bodies::new(JSON_BODY_BYTES_MAX, sent, unpacked);
+        Self { services, verifier, random, bodies }
     }
 
     /// Answers one request. Never fails: what goes wrong is in the reply, in AWS's form, and every
     /// reply carries its `x-amzn-RequestId`. Reads the body to its end, at most
-    /// [`hydrant_core::limits::JSON_BODY_BYTES_MAX`], for at most a minute.
+    /// [`JSON_BODY_BYTES_MAX`], for at most a minute.
     pub async fn answer<B>(&self, request: Request<B>) -> Response<ReplyBody>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -113,33 +114,25 @@ impl JsonFront {
         B: Body<Data = Bytes> + Unpin,
         B::Error: std::fmt::Display,
     {
-        let routed = self.route(parts);
-        // A stranger's body is read to its end, so that the reply gets through, but not kept.
-        let screened = match routed {
-            Ok(to) => self.verifier.screen(parts, to.kind).map_err(Refusal::Error),
-            Err(refusal) => Err(refusal),
+        let routed = self.route(parts).and_then(|to| match self.verifier.screen(parts, to.kind) {
+            Ok(_) => Ok(to),
+            Err(refusal) => Err(Refusal::Error(refusal)),
+        });
+        let Route { kind, service, operation, format, packing } = match routed {
+            Ok(to) => to,
+            Err(refusal) => {
+                let skipped = self.bodies.skip(&mut body, &parts.headers).await;
+                skipped.map_err(|e| error_response(&e.into(), parts))?;
+                return Err(refusal.into_response(parts));
+            }
         };
-        let keep = screened.is_ok();
-        let deadline = Duration::from_secs(BODY_SECONDS_MAX);
-        let read = async {
-            let room = if keep { self.room.for_sent(&parts.headers).await } else { None };
-            Ok((body::read(&mut body, &parts.headers, keep).await?, room))
-        };
-        let read = tokio::time::timeout(deadline, read).await;
-        let (sent, room) = read
-            .unwrap_or(Err(BodyError::TooSlow))
-            .map_err(|e| error_response(&e.into(), parts))?;
-        screened.map_err(|refusal| refusal.into_response(parts))?;
-        let Route { kind, service, operation, format, packing } =
-            self.route(parts).map_err(|refusal| refusal.into_response(parts))?;
+        let sent = self.bodies.read(&mut body, &parts.headers).await;
+        let sent = sent.map_err(|e| error_response(&e.into(), parts))?;
 
         let called = async {
-            let caller = self.verifier.authenticate(parts, BodyHash::Whole(&sent), kind)?;
+            let caller = self.verifier.authenticate(parts, BodyHash::Whole(&sent.bytes), kind)?;
             // What is signed is the body as it was sent.
-            let (body, room) = match packing {
-                Packing::None => (sent, room),
-                Packing::Gzip => self.room.unpack(&sent).await?,
-            };
+            let Sent { bytes: body, room } = self.bodies.unpack(sent, packing).await?;
             if body.is_empty() || format == Format::Json && !is_shallow(&body) {
                 return Err(ApiError::new("SerializationException", ""));
             }

@@ -1,6 +1,7 @@
 //! The AWS edge: who is calling, in which protocol, and how errors look. No service's meaning.
 
 pub mod api;
+mod body;
 pub mod cbor;
 pub mod event_stream;
 pub mod json;

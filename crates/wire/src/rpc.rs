@@ -9,30 +9,26 @@ mod form;
 mod tests;
 mod xml;
 
-use std::io::Read as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use flate2::bufread::GzDecoder;
-use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full};
 use hydrant_core::Random;
-use tokio::sync::Semaphore;
 
 use crate::api::{ApiError, Call, Format, JsonService, Reply};
+use crate::body::{Bodies, Packing, Sent};
 use crate::json::ReplyBody;
 use crate::sigv4::{BodyHash, ServiceKind, Verifier, claimed_service};
 
 /// Largest body, also after it was unpacked (CloudWatch: 1 MB).
 const BODY_BYTES_MAX: usize = 1 << 20;
-/// Most bodies held at once, over all connections; further ones wait before they are read.
-const BODIES_MAX: usize = 64;
-/// How long a body may take to arrive.
-const BODY_SECONDS_MAX: u64 = 60;
+/// Most bytes of bodies held at once, over all connections, and as many once they are unpacked; further
+/// ones wait before they are read.
+const BYTES_IN_FLIGHT_MAX: usize = 64 << 20;
 const SMITHY_PROTOCOL: HeaderName = HeaderName::from_static("smithy-protocol");
 const RPC_V2_CBOR: &str = "rpc-v2-cbor";
 
@@ -54,7 +50,7 @@ pub struct RpcFront {
     services: Vec<RpcService>,
     verifier: Arc<Verifier>,
     random: Arc<Random>,
-    room: Semaphore,
+    bodies: Bodies,
 }
 
 impl std::fmt::Debug for RpcFront {
@@ -74,7 +70,8 @@ struct Read {
 impl RpcFront {
     /// A front for these services.
     pub fn new(services: Vec<RpcService>, verifier: Arc<Verifier>, random: Arc<Random>) -> Self {
-        Self { services, verifier, random, room: Semaphore::new(BODIES_MAX) }
+        let bodies = Bodies::new(BODY_BYTES_MAX, BYTES_IN_FLIGHT_MAX, BYTES_IN_FLIGHT_MAX);
+        Self { services, verifier, random, bodies }
     }
 
     /// Whether a request is for one of the services: it says so in its path, or it has no target and is
@@ -94,14 +91,14 @@ impl RpcFront {
     pub async fn answer<B>(&self, request: Request<B>) -> Response<ReplyBody>
     where
         B: Body<Data = Bytes> + Unpin,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B::Error: std::fmt::Display,
     {
-        let (parts, body) = request.into_parts();
+        let (parts, mut body) = request.into_parts();
         let id = uuid::Builder::from_random_bytes(self.random.bytes()).into_uuid().to_string();
         let (service, called) = match self.route(&parts) {
             Ok(service) => (Some(service), self.call(service, &parts, body).await),
             Err(error) => {
-                discard(body).await;
+                let _ = self.bodies.skip(&mut body, &parts.headers).await;
                 (None, Err(error))
             }
         };
@@ -131,62 +128,31 @@ impl RpcFront {
         &self,
         to: &RpcService,
         parts: &Parts,
-        body: B,
+        mut body: B,
     ) -> Result<(String, Reply), ApiError>
     where
         B: Body<Data = Bytes> + Unpin,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B::Error: std::fmt::Display,
     {
         let kind = ServiceKind::Json(to.signed_as);
         if let Err(refusal) = self.verifier.screen(parts, kind) {
-            discard(body).await;
+            let _ = self.bodies.skip(&mut body, &parts.headers).await;
             return Err(refusal);
         }
-        let _room = self.room.acquire().await;
-        let body = body_of(body).await?;
-        let caller = self.verifier.authenticate(parts, BodyHash::Whole(&body), kind)?;
-        let Read { operation, format, body } = read(to, parts, body)?;
+        let sent = self.bodies.read(&mut body, &parts.headers).await?;
+        let caller = self.verifier.authenticate(parts, BodyHash::Whole(&sent.bytes), kind)?;
+        let packing = Packing::of(&parts.headers)?;
+        let Sent { bytes, room } = self.bodies.unpack(sent, packing).await?;
+        let Read { operation, format, body } = read(to, parts, bytes)?;
         let call = Call { principal: caller.principal, operation: operation.clone(), format, body };
         let service = Arc::clone(&to.service);
         // On a task of its own, because a client that hangs up drops this future.
-        let called = tokio::spawn(async move { service.call(call).await });
+        let called = tokio::spawn(async move {
+            let _room = room;
+            service.call(call).await
+        });
         let reply = called.await.map_err(|e| ApiError::internal(e.to_string()))??;
         Ok((operation, reply))
-    }
-}
-
-/// Reads a stranger's body, so that the reply gets through, and keeps nothing of it.
-async fn discard<B: Body<Data = Bytes> + Unpin>(mut body: B) {
-    let mut left = BODY_BYTES_MAX;
-    let read = async {
-        while let Some(Ok(frame)) = body.frame().await {
-            let bytes = frame.data_ref().map_or(0, Bytes::len);
-            let Some(rest) = left.checked_sub(bytes) else { return };
-            left = rest;
-        }
-    };
-    let _ = tokio::time::timeout(Duration::from_secs(BODY_SECONDS_MAX), read).await;
-}
-
-async fn body_of<B>(body: B) -> Result<Bytes, ApiError>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let limit = Duration::from_secs(BODY_SECONDS_MAX);
-    let read = Limited::new(body, BODY_BYTES_MAX).collect();
-    match tokio::time::timeout(limit, read).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "the request body broke off, or is too large");
-            let message =
-                format!("The request body is broken, or larger than {BODY_BYTES_MAX} bytes.");
-            Err(ApiError { status: 413, code: "RequestEntityTooLarge", message })
-        }
-        Err(_) => {
-            let message = "The request body took too long to arrive.".to_owned();
-            Err(ApiError { status: 408, code: "RequestTimeoutException", message })
-        }
     }
 }
 
@@ -202,7 +168,6 @@ fn rpc_operation(parts: &Parts) -> Option<(&str, &str)> {
 
 /// Reads what an authenticated request asks for.
 fn read(to: &RpcService, parts: &Parts, body: Bytes) -> Result<Read, ApiError> {
-    let body = unpacked(parts, body)?;
     if is_rpc_v2(parts) {
         let operation = rpc_operation(parts).map_or("", |(_, operation)| operation).to_owned();
         // An operation without members may be called without a body.
@@ -222,23 +187,6 @@ fn read(to: &RpcService, parts: &Parts, body: Bytes) -> Result<Read, ApiError> {
         ));
     }
     Ok(Read { operation, format: Format::Json, body: form.json.to_string().into() })
-}
-
-fn unpacked(parts: &Parts, body: Bytes) -> Result<Bytes, ApiError> {
-    let wrong = |text: &str| Err(ApiError::new("SerializationException", text));
-    match parts.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
-        None | Some(b"identity") => Ok(body),
-        Some(b"gzip") => {
-            let mut out = Vec::new();
-            let mut unpacking = GzDecoder::new(&body[..]).take(BODY_BYTES_MAX as u64 + 1);
-            match unpacking.read_to_end(&mut out) {
-                Ok(_) if out.len() <= BODY_BYTES_MAX => Ok(out.into()),
-                Ok(_) => wrong("The request body is too large once it is unpacked."),
-                Err(_) => wrong("The request body is not gzip, as Content-Encoding says."),
-            }
-        }
-        Some(_) => wrong("A request body may be packed with gzip and nothing else."),
-    }
 }
 
 fn wants_json(parts: &Parts) -> bool {

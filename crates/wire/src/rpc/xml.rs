@@ -65,6 +65,7 @@ pub(super) fn code(error: &ApiError) -> (&'static str, &'static str) {
         "InvalidSignatureException" => "SignatureDoesNotMatch",
         "MissingAuthenticationTokenException" => "MissingAuthenticationToken",
         "MissingRequiredParameterException" => "MissingParameter",
+        "RequestEntityTooLargeException" => "RequestEntityTooLarge",
         "SerializationException" => "MalformedInput",
         "UnknownOperationException" => "InvalidAction",
         "UnrecognizedClientException" => "InvalidClientTokenId",
