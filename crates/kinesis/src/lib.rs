@@ -15,6 +15,7 @@ mod expiry;
 mod iterator;
 mod lifecycle;
 mod load;
+mod make_stream;
 mod meter;
 mod monitoring;
 mod ops;

@@ -1,7 +1,7 @@
 //! The operations, one file each, named as AWS names them.
 
 mod add_tags_to_stream;
-mod create_stream;
+pub(crate) mod create_stream;
 mod decrease_stream_retention_period;
 mod delete_resource_policy;
 mod delete_stream;

@@ -5,6 +5,7 @@ mod capacity;
 mod consumers;
 mod edges;
 mod encryption;
+mod make_stream;
 mod monitoring;
 mod races;
 mod rates;

@@ -67,17 +67,28 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
         kinesis.check_committed(&id.scope).await?;
         shards = warm::shards_for(mibps);
     }
-    clear_the_way(kinesis, &id).await?;
-    let _counted = kinesis.creating.lock().await;
-    kinesis.check_streams(call.scope(), mode)?;
-    kinesis.check_shards(call.scope(), shards)?;
-
-    let new = new_stream(kinesis, &id, mode, shards, tags).await?;
     let capacity = Capacity { warm_mibps: warm, ..Capacity::default() };
-    let stream = Stream { settings, capacity, ..new };
-    match kinesis.put(stream, None).await {
-        Ok(_) => Ok(Bytes::new()),
-        Err(ControlError::Conflict { .. }) => Err(exists(&id)),
+    let with = |new| Stream { settings, capacity, tags, ..new };
+    create(kinesis, &id, mode, shards, with).await?;
+    Ok(Bytes::new())
+}
+
+/// Writes the row of a new stream, whose shards follow. `ResourceInUse` if there is one of the name.
+pub(crate) async fn create(
+    kinesis: &Kinesis,
+    id: &StreamKey,
+    mode: StreamMode,
+    shards: u32,
+    with: impl FnOnce(Stream) -> Stream,
+) -> Result<(), Error> {
+    clear_the_way(kinesis, id).await?;
+    let _counted = kinesis.creating.lock().await;
+    kinesis.check_streams(&id.scope, mode)?;
+    kinesis.check_shards(&id.scope, shards)?;
+    let new = new_stream(kinesis, id, mode, shards).await?;
+    match kinesis.put(with(new), None).await {
+        Ok(_) => Ok(()),
+        Err(ControlError::Conflict { .. }) => Err(exists(id)),
         Err(e) => Err(e.into()),
     }
 }
@@ -148,7 +159,6 @@ async fn new_stream(
     id: &StreamKey,
     mode: StreamMode,
     shards: u32,
-    tags: BTreeMap<String, String>,
 ) -> Result<Stream, Error> {
     let uids = kinesis.catalog.allocate_shards(shards).await?;
     let created = kinesis.clock.now();
@@ -170,7 +180,7 @@ async fn new_stream(
         mode,
         retention_hours: RETENTION_HOURS_MIN,
         shards: shards.collect(),
-        tags,
+        tags: BTreeMap::new(),
         id: stream_id(&kinesis.random),
         settings: StreamSettings::default(),
         capacity: Capacity::default(),
