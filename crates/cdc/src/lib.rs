@@ -11,6 +11,9 @@ pub mod pgoutput;
 pub mod relation;
 pub mod row;
 pub mod server;
+mod source;
 #[cfg(test)]
 mod tests;
 pub mod value;
+
+pub use source::{Options, Ports, Sources};

@@ -25,7 +25,7 @@ pub const DECRYPTED: u8 = 2;
 
 /// Records on their way into one shard, in order. Build it, then hand it to
 /// [`LogEngine::append`](crate::log::LogEngine::append).
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RecordBatch {
     offsets: BytesMut,
     records: BytesMut,

@@ -1,0 +1,186 @@
+//! What a source shows of itself: for `SHOW SOURCES`, for `/metrics` and for who follows its cuts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hydrant_core::capture::{
+    Cut, Lsn, Op, PgTable, SourceReport, SourceSettings, SourceState, TableState,
+};
+use hydrant_core::{Clock, Timestamp};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::server::Status;
+use crate::source::store::{Progress, SourceRow, TableRow};
+
+/// Records and bytes that a table had of an operation.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Count {
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+}
+
+/// By table, by operation in the order of [`OPS`].
+pub(crate) type Counts = BTreeMap<PgTable, [Count; OPS.len()]>;
+
+/// Operations, as they are counted.
+pub(crate) const OPS: [(Op, &str); 5] =
+    [(Op::Read, "r"), (Op::Create, "c"), (Op::Update, "u"), (Op::Delete, "d"), (Op::Truncate, "t")];
+
+/// What is shown now.
+#[derive(Clone, Debug)]
+pub(crate) struct Shown {
+    pub(crate) settings: SourceSettings,
+    pub(crate) created: Timestamp,
+    pub(crate) state: SourceState,
+    pub(crate) reason: String,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) since: Timestamp,
+    pub(crate) slot: String,
+    pub(crate) cut: Cut,
+    pub(crate) received: Lsn,
+    pub(crate) server: Lsn,
+    /// Commit time of the oldest change that is not durable, milliseconds since the Unix epoch.
+    pub(crate) oldest_ms: Option<u64>,
+    /// Since when something arrived that the server was not told of as durable.
+    pub(crate) unconfirmed_since: Option<Timestamp>,
+    pub(crate) retained: Option<u64>,
+    pub(crate) wal_status: Option<String>,
+    pub(crate) safe_wal: Option<i64>,
+    pub(crate) tables: BTreeMap<u32, TableRow>,
+    pub(crate) counts: Counts,
+    pub(crate) records: u64,
+    pub(crate) reconnects: u64,
+    /// Whether validation has had an outcome since the process began.
+    pub(crate) settled: bool,
+}
+
+/// Where a source's task writes what others read.
+pub(crate) struct Board {
+    shown: Mutex<Shown>,
+    changes: Arc<watch::Sender<u64>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Board {
+    pub(crate) fn new(
+        row: &SourceRow,
+        progress: &Progress,
+        tables: &[TableRow],
+        clock: Arc<dyn Clock>,
+        changes: &Arc<watch::Sender<u64>>,
+    ) -> Arc<Self> {
+        let shown = Shown {
+            settings: row.settings.clone(),
+            created: row.created,
+            state: SourceState::Validating,
+            reason: String::new(),
+            warnings: Vec::new(),
+            since: clock.now(),
+            slot: row.slot().name,
+            cut: progress.cut.clone(),
+            received: progress.cut.resume,
+            server: progress.cut.resume,
+            oldest_ms: None,
+            unconfirmed_since: None,
+            retained: None,
+            wal_status: None,
+            safe_wal: None,
+            tables: tables.iter().map(|t| (t.captured.oid, t.clone())).collect(),
+            counts: Counts::new(),
+            records: 0,
+            reconnects: 0,
+            settled: false,
+        };
+        Arc::new(Self { shown: Mutex::new(shown), changes: Arc::clone(changes), clock })
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Changes what is shown, without waking anybody.
+    pub(crate) fn note(&self, change: impl FnOnce(&mut Shown)) {
+        change(&mut self.shown.lock());
+    }
+
+    /// Changes what is shown, and tells who follows.
+    pub(crate) fn tell(&self, change: impl FnOnce(&mut Shown)) {
+        self.note(change);
+        self.changes.send_modify(|n| *n += 1);
+    }
+
+    /// Shows another state, with its reason.
+    pub(crate) fn state(&self, state: SourceState, reason: impl Into<String>) {
+        let (reason, now) = (reason.into(), self.now());
+        self.tell(|shown| {
+            shown.settled |= state != SourceState::Validating;
+            if shown.state != state {
+                shown.since = now;
+            }
+            (shown.state, shown.reason) = (state, reason);
+        });
+    }
+
+    pub(crate) fn slot_status(&self, status: &Status) {
+        self.note(|shown| {
+            shown.server = shown.server.max(status.server);
+            let slot = status.slot.as_ref();
+            shown.retained = slot.and_then(|slot| slot.retained_wal_bytes);
+            shown.wal_status = slot.and_then(|slot| slot.wal_status.clone());
+            shown.safe_wal = slot.and_then(|slot| slot.safe_wal_bytes);
+        });
+    }
+
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Shown) -> T) -> T {
+        read(&self.shown.lock())
+    }
+
+    /// As `SHOW SOURCES` shows it.
+    pub(crate) fn report(&self, now: Timestamp) -> SourceReport {
+        let shown = self.shown.lock();
+        SourceReport {
+            settings: shown.settings.clone(),
+            created: shown.created,
+            state: shown.state.clone(),
+            reason: shown.reason(),
+            since: shown.since,
+            epoch: shown.cut.epoch,
+            slot: shown.slot.clone(),
+            confirmed: shown.cut.resume,
+            received: shown.received,
+            server: shown.server,
+            lag_bytes: shown.lag_bytes(),
+            lag_seconds: shown.lag_seconds(now),
+            retained_wal_bytes: shown.retained,
+            wal_status: shown.wal_status.clone(),
+            safe_wal_bytes: shown.safe_wal,
+            tables: shown.tables.values().map(|table| table.captured.clone()).collect(),
+            records: shown.records,
+            reconnects: shown.reconnects,
+        }
+    }
+}
+
+impl Shown {
+    fn reason(&self) -> String {
+        if !self.reason.is_empty() {
+            return self.reason.clone();
+        }
+        let errored = self.tables.values().filter(|t| t.captured.state == TableState::Errored);
+        let errored = errored.map(|t| {
+            let why = t.captured.reason.as_deref().unwrap_or_default();
+            format!("{}: {why}", t.captured.table)
+        });
+        errored.chain(self.warnings.iter().cloned()).collect::<Vec<_>>().join("; ")
+    }
+
+    pub(crate) fn lag_bytes(&self) -> u64 {
+        self.server.0.saturating_sub(self.cut.resume.0)
+    }
+
+    pub(crate) fn lag_seconds(&self, now: Timestamp) -> f64 {
+        let oldest = self.oldest_ms.map(Timestamp::from_millis);
+        oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64())
+    }
+}

@@ -1,0 +1,455 @@
+//! Following a slot: what arrives is written, and what is durable is stored, then confirmed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use hydrant_core::Timestamp;
+use hydrant_core::capture::{Cut, Failure, Lsn, PgColumn, SourceState};
+use hydrant_core::control::ControlError;
+use hydrant_core::log::ShardUid;
+use hydrant_core::sequence::RecordIndex;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::relation::Relation;
+use crate::server::{self, Arrival, Replication, Server, ServerError};
+use crate::source::append::Writer;
+use crate::source::board::Board;
+use crate::source::store::{SourceRow, TableRow};
+use crate::source::transcribe::{Step, Transcriber};
+use crate::source::worker::{Order, Session, Trouble, Worker};
+
+/// How often a position is stored while changes keep coming.
+const CUT_INTERVAL: Duration = Duration::from_secs(1);
+/// The same when nothing comes for now.
+const CUT_INTERVAL_IDLE: Duration = Duration::from_millis(100);
+/// The same when nothing of the source's came at all.
+const CUT_INTERVAL_QUIET: Duration = Duration::from_secs(5);
+/// How often the server hears of us.
+const CONFIRM_INTERVAL: Duration = Duration::from_secs(1);
+/// Arrivals taken before others have a turn.
+const TURN: usize = 1_024;
+/// Wait before a position that could not be stored is tried again.
+const STORE_RETRY: Duration = Duration::from_millis(500);
+/// How often the slot is looked at from beside the stream.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A stream of changes, and the catalog behind it.
+pub(crate) trait Feed: Send {
+    /// What comes next. Cancelling loses nothing.
+    fn next(&mut self) -> impl Future<Output = Result<Arrival, ServerError>> + Send;
+
+    /// Tells what arrived and what is stored.
+    fn confirm(
+        &mut self,
+        received: Lsn,
+        flushed: Lsn,
+        reply: bool,
+    ) -> impl Future<Output = Result<(), ServerError>> + Send;
+
+    /// A table's columns as `relation` tells them, with what only the catalog knows.
+    fn columns(
+        &mut self,
+        relation: &Relation,
+        known: &[PgColumn],
+    ) -> impl Future<Output = Result<Vec<PgColumn>, ServerError>> + Send;
+}
+
+/// The feed of a server.
+pub(crate) struct Live {
+    pub(crate) replication: Replication,
+    pub(crate) server: Server,
+}
+
+impl Feed for Live {
+    async fn next(&mut self) -> Result<Arrival, ServerError> {
+        self.replication.next().await
+    }
+
+    async fn confirm(
+        &mut self,
+        received: Lsn,
+        flushed: Lsn,
+        reply: bool,
+    ) -> Result<(), ServerError> {
+        self.replication.confirm(received, flushed, reply).await
+    }
+
+    async fn columns(
+        &mut self,
+        relation: &Relation,
+        known: &[PgColumn],
+    ) -> Result<Vec<PgColumn>, ServerError> {
+        let key = server::primary_key(&mut self.server, relation.oid).await?;
+        let mut columns = columns(relation, known, &key);
+        if columns.is_empty() {
+            return Ok(columns);
+        }
+        let asked = columns.iter().enumerate();
+        let asked: Vec<String> = asked
+            .map(|(n, c)| {
+                let (oid, modifier) = (c.type_oid, c.type_modifier);
+                format!("({n}, pg_catalog.format_type({oid}::oid, {modifier}))")
+            })
+            .collect();
+        let sql = format!(
+            "SELECT v.name, coalesce(a.attnotnull, false) FROM (VALUES {}) v(n, name) \
+             LEFT JOIN (VALUES {}) c(n, attname) ON c.n = v.n \
+             LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = {}::oid \
+             AND a.attname = c.attname AND NOT a.attisdropped ORDER BY v.n",
+            asked.join(", "),
+            columns
+                .iter()
+                .enumerate()
+                .map(|(n, c)| format!("({n}, {}::name)", server::literal(&c.name)))
+                .collect::<Vec<_>>()
+                .join(", "),
+            relation.oid
+        );
+        let rows = self.server.query(&sql).await?;
+        for (column, row) in columns.iter_mut().zip(&rows) {
+            column.type_name = row.text(0).unwrap_or_default().to_owned();
+            column.nullable = row.text(1) != Some("t");
+        }
+        Ok(columns)
+    }
+}
+
+/// Columns as the stream tells them, with the names of types and what else is known from before.
+pub(crate) fn columns(relation: &Relation, known: &[PgColumn], key: &[String]) -> Vec<PgColumn> {
+    let column = |column: &crate::relation::Column| {
+        let before = known.iter().find(|before| before.name == column.name);
+        let same = before.filter(|before| before.type_oid == column.type_oid);
+        let place = key.iter().position(|name| *name == column.name);
+        PgColumn {
+            name: column.name.clone(),
+            type_oid: column.type_oid,
+            type_name: same.map(|before| before.type_name.clone()).unwrap_or_default(),
+            type_modifier: column.type_modifier,
+            key: place.and_then(|n| u16::try_from(n + 1).ok()),
+            nullable: before.is_none_or(|before| before.nullable),
+        }
+    };
+    relation.columns.iter().map(column).collect()
+}
+
+/// Where the stream is, beside what the transcriber knows of the open transaction.
+struct Stand {
+    /// End of the last transaction that was taken, if it is not stored.
+    dirty: Option<Lsn>,
+    /// How far a server with nothing to send has come.
+    quiet: Lsn,
+    received: Lsn,
+    /// Commit time of the oldest change that is not durable.
+    oldest_ms: Option<u64>,
+    stored_at: Instant,
+    confirmed_at: Instant,
+    /// Whether to end between two transactions.
+    leaving: bool,
+}
+
+impl Worker {
+    /// Reads the feed until an order comes (`Ok`) or it cannot go on. With `leave_early` it ends
+    /// once all that the stream is ahead of the stored position was read again.
+    pub(crate) async fn follow<F: Feed>(
+        &mut self,
+        row: &Arc<SourceRow>,
+        feed: &mut F,
+        writer: &mut Writer,
+        transcriber: &mut Transcriber,
+        mut told: mpsc::Receiver<Trouble>,
+        leave_early: bool,
+    ) -> Result<(), Trouble> {
+        let mut orders = self.orders.clone();
+        let now = Instant::now();
+        let resume = self.progress.cut.resume;
+        let mut stand = Stand {
+            dirty: None,
+            quiet: resume,
+            received: resume,
+            oldest_ms: None,
+            stored_at: now - CUT_INTERVAL,
+            confirmed_at: now,
+            leaving: leave_early,
+        };
+        loop {
+            match decide(&orders.borrow_and_update(), row) {
+                Some(Leave::Now) => return Ok(()),
+                Some(Leave::Between) => stand.leaving = true,
+                None => {}
+            }
+            transcriber.clock(self.ports.clock.now().as_millis());
+            let mut idle = false;
+            for _ in 0..TURN {
+                if !writer.has_room() || self.may_leave(&stand, writer, transcriber) {
+                    break;
+                }
+                let Some(arrival) = feed.next().now_or_never() else {
+                    idle = true;
+                    break;
+                };
+                self.take(arrival?, feed, writer, transcriber, &mut stand).await?;
+            }
+            let leaves = self.may_leave(&stand, writer, transcriber);
+            writer.flush(idle || leaves);
+            while let Some(landed) = writer.landed(&row.settings).now_or_never() {
+                landed?;
+                writer.flush(idle || leaves);
+            }
+            self.arm(&mut stand, writer, transcriber, idle, leaves);
+            if let Some((resume, shards)) = writer.reached() {
+                self.keep(feed, transcriber, &mut stand, resume, shards).await?;
+            }
+            if leaves && !writer.is_armed() && writer.is_drained() && stand.dirty.is_none() {
+                return Ok(());
+            }
+            self.tell(&mut stand, writer, transcriber);
+            if Instant::now() >= stand.confirmed_at + CONFIRM_INTERVAL {
+                self.confirm(feed, &mut stand, false).await?;
+            }
+            if !idle && !leaves && writer.has_room() {
+                self.failures = 0;
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let tick = stand.tick();
+            tokio::select! {
+                changed = orders.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                }
+                Some(trouble) = told.recv() => return Err(trouble),
+                landed = writer.landed(&row.settings) => landed?,
+                arrival = feed.next(), if writer.has_room() && !leaves => {
+                    self.failures = 0;
+                    transcriber.clock(self.ports.clock.now().as_millis());
+                    self.take(arrival?, feed, writer, transcriber, &mut stand).await?;
+                }
+                () = sleep_until(tick) => {}
+            }
+        }
+    }
+
+    /// Whether the stream may be left here: between transactions, with nothing ahead of them.
+    fn may_leave(&self, stand: &Stand, writer: &Writer, transcriber: &Transcriber) -> bool {
+        let at = stand.dirty.unwrap_or(self.progress.cut.resume);
+        stand.leaving && !transcriber.is_within() && at > writer.found().commit_lsn
+    }
+
+    async fn take<F: Feed>(
+        &mut self,
+        arrival: Arrival,
+        feed: &mut F,
+        writer: &mut Writer,
+        transcriber: &mut Transcriber,
+        stand: &mut Stand,
+    ) -> Result<(), Trouble> {
+        let (start, data) = match arrival {
+            Arrival::Wal { start, data, .. } => (start, data),
+            Arrival::Keepalive { end, reply, .. } => {
+                stand.received = stand.received.max(end);
+                if !transcriber.is_within() {
+                    stand.quiet = stand.quiet.max(end);
+                }
+                if reply {
+                    self.confirm(feed, stand, false).await?;
+                }
+                return Ok(());
+            }
+        };
+        stand.received = stand.received.max(start);
+        match transcriber.take(&data, start, writer)? {
+            Step::Next => {
+                if stand.oldest_ms.is_none() {
+                    stand.oldest_ms = transcriber.commit_ms();
+                }
+            }
+            Step::Committed(end) => {
+                stand.dirty = Some(end);
+                stand.received = stand.received.max(end);
+                if Instant::now() >= stand.stored_at + CUT_INTERVAL {
+                    writer.arm(end);
+                }
+            }
+            Step::Changed(oid, difference) => {
+                let Some((relation, known)) = transcriber.columns_of(oid) else { return Ok(()) };
+                let columns = feed.columns(&relation, &known).await?;
+                transcriber.changed(oid, &difference, columns, start, writer)?;
+            }
+            Step::Unknown(_) => stand.leaving = true,
+        }
+        Ok(())
+    }
+
+    /// Makes the present position the next one to store, if it is time.
+    fn arm(
+        &self,
+        stand: &mut Stand,
+        writer: &mut Writer,
+        transcriber: &Transcriber,
+        idle: bool,
+        leaves: bool,
+    ) {
+        if transcriber.is_within() || writer.is_armed() || !(idle || leaves) {
+            return;
+        }
+        let since = Instant::now() - stand.stored_at;
+        match stand.dirty {
+            Some(end) if leaves || since >= CUT_INTERVAL_IDLE => writer.arm(end.max(stand.quiet)),
+            None if stand.quiet > self.progress.cut.resume && since >= CUT_INTERVAL_QUIET => {
+                writer.arm(stand.quiet);
+            }
+            _ => {}
+        }
+    }
+
+    /// Stores a position, then confirms it.
+    async fn keep<F: Feed>(
+        &mut self,
+        feed: &mut F,
+        transcriber: &mut Transcriber,
+        stand: &mut Stand,
+        resume: Lsn,
+        shards: BTreeMap<ShardUid, RecordIndex>,
+    ) -> Result<(), Trouble> {
+        let uid = self.orders.borrow().row.uid.clone();
+        let mut next = self.progress.clone();
+        next.cut = Cut { epoch: next.cut.epoch, resume, shards, complete: true };
+        // Nothing of a later transaction may be stored with this position.
+        let settled = !transcriber.is_within() && stand.dirty.is_none_or(|end| end <= resume);
+        let altered = if settled { transcriber.altered() } else { None };
+        let tables: Vec<&TableRow> = altered.iter().flatten().collect();
+        loop {
+            match self.store.advance(&uid, &next, &tables, &[]).await {
+                Ok(()) => break,
+                Err(ControlError::Full | ControlError::Unavailable(_)) => {
+                    let text = "positions cannot be stored now";
+                    self.board.state(SourceState::Streaming, text);
+                    sleep(STORE_RETRY).await;
+                    self.confirm(feed, stand, false).await?;
+                    if self.orders.borrow().stop {
+                        return Ok(());
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.progress = next;
+        if stand.dirty.is_some_and(|end| end <= resume) {
+            stand.dirty = None;
+        }
+        stand.stored_at = Instant::now();
+        let tables = altered.map(|_| transcriber.tables());
+        if let Some(tables) = &tables {
+            self.tables.clone_from(tables);
+        }
+        let dirty = stand.dirty.is_some();
+        let now = self.ports.clock.now();
+        self.board.tell(|shown| {
+            shown.cut = self.progress.cut.clone();
+            shown.unconfirmed_since = dirty.then_some(now);
+            if let Some(tables) = tables {
+                shown.tables = tables;
+            }
+        });
+        self.confirm(feed, stand, false).await
+    }
+
+    async fn confirm<F: Feed>(
+        &self,
+        feed: &mut F,
+        stand: &mut Stand,
+        reply: bool,
+    ) -> Result<(), Trouble> {
+        stand.confirmed_at = Instant::now();
+        Ok(feed.confirm(stand.received, self.progress.cut.resume, reply).await?)
+    }
+
+    fn tell(&self, stand: &mut Stand, writer: &Writer, transcriber: &mut Transcriber) {
+        if writer.is_drained() && !transcriber.is_within() {
+            stand.oldest_ms = None;
+        }
+        let stall = writer.stall();
+        let now: Timestamp = self.ports.clock.now();
+        let mut said = false;
+        self.board.note(|shown| {
+            transcriber.count(&mut shown.counts, &mut shown.records);
+            shown.received = stand.received;
+            shown.server = shown.server.max(stand.received);
+            shown.oldest_ms = stand.oldest_ms;
+            if stand.dirty.is_some() && shown.unconfirmed_since.is_none() {
+                shown.unconfirmed_since = Some(now);
+            }
+            said = shown.reason != stall.as_deref().unwrap_or_default();
+        });
+        if said {
+            self.board.state(SourceState::Streaming, stall.unwrap_or_default());
+        }
+    }
+}
+
+impl Stand {
+    /// When to look again.
+    fn tick(&self) -> Instant {
+        let confirm = self.confirmed_at + CONFIRM_INTERVAL;
+        match self.dirty {
+            Some(_) => confirm.min(Instant::now().max(self.stored_at) + CUT_INTERVAL_IDLE),
+            None => confirm,
+        }
+    }
+}
+
+enum Leave {
+    Now,
+    Between,
+}
+
+/// What an order means for a stream that runs by `row`.
+fn decide(order: &Order, row: &SourceRow) -> Option<Leave> {
+    let now = &order.row;
+    if order.stop || now.paused || now.resnapshots != row.resnapshots {
+        return Some(Leave::Now);
+    }
+    let same = now.settings.tables == row.settings.tables && now.left_out == row.left_out;
+    (!same).then_some(Leave::Between)
+}
+
+/// Looks at the slot from beside the stream, as long as the guard is held. What cannot go on is told.
+pub(super) fn monitor(
+    session: &Session,
+    slot: &str,
+    board: &Arc<Board>,
+) -> (JoinSet<()>, mpsc::Receiver<Trouble>) {
+    let (sender, told) = mpsc::channel(1);
+    let (access, board, slot) = (session.access.clone(), board.clone(), slot.to_owned());
+    let settings = session.row.settings.clone();
+    let mut guard = JoinSet::new();
+    guard.spawn(async move {
+        let mut server: Option<Server> = None;
+        loop {
+            sleep(LOOK_INTERVAL).await;
+            if server.is_none() {
+                server = Server::connect(&access).await.ok();
+            }
+            let Some(connected) = &mut server else { continue };
+            let Ok(status) = server::status(connected, &slot, &settings.publications).await else {
+                server = None;
+                continue;
+            };
+            board.slot_status(&status);
+            if let Some(gone) = status.publications_missing.first() {
+                let text = format!(
+                    "publication {gone} was dropped: create it again, then ALTER SOURCE {} \
+                     RESNAPSHOT; its changes in between are not in the slot",
+                    settings.name
+                );
+                let _ = sender.send(Trouble::Failed(Failure::PublicationDropped, text)).await;
+            }
+        }
+    });
+    (guard, told)
+}

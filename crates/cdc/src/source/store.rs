@@ -1,0 +1,294 @@
+//! The rows of secrets, connections and sources.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hydrant_core::Timestamp;
+use hydrant_core::capture::{
+    CapturedTable, Connection, Cut, Lsn, PgTable, Secret, SlotChoice, SourceSettings,
+};
+use hydrant_core::control::{ControlError, ControlStore, Write, scan_all};
+use hydrant_core::log::ShardUid;
+use hydrant_core::sequence::RecordIndex;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+const SECRET: &str = "capture/secret/";
+const CONNECTION: &str = "capture/connection/";
+const SOURCE: &str = "capture/source/";
+const PROGRESS: &str = "capture/progress/";
+const TABLE: &str = "capture/table/";
+const LEAVING: &str = "capture/leaving/";
+const EPOCH: &str = "capture/epoch/";
+/// Rows written or removed in one commit, well below what a commit may have.
+const ROWS_PER_COMMIT: usize = 1_000;
+
+/// What a source is to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SourceRow {
+    /// Sixteen hexadecimal digits that no other source has or had.
+    pub(crate) uid: String,
+    pub(crate) created: Timestamp,
+    pub(crate) settings: SourceSettings,
+    #[serde(default)]
+    pub(crate) paused: bool,
+    /// Tables that a source of all tables leaves out.
+    #[serde(default)]
+    pub(crate) left_out: Vec<PgTable>,
+    /// How many new epochs somebody asked for.
+    #[serde(default)]
+    pub(crate) resnapshots: u64,
+}
+
+impl SourceRow {
+    /// Its slot: the one that was chosen, or one named after it and its uid.
+    pub(crate) fn slot(&self) -> SlotChoice {
+        let own = || {
+            let kept = |c: char| match c.to_ascii_lowercase() {
+                c @ ('a'..='z' | '0'..='9' | '_') => c,
+                _ => '_',
+            };
+            let name: String = self.settings.name.chars().take(36).map(kept).collect();
+            SlotChoice { name: format!("hydrant_{name}_{}", self.uid), adopt: false }
+        };
+        self.settings.slot.clone().unwrap_or_else(own)
+    }
+
+    /// Whether a table of the publications is the source's.
+    pub(crate) fn takes(&self, table: &PgTable) -> bool {
+        match &self.settings.tables {
+            Some(listed) => listed.iter().any(|listed| listed.table == *table),
+            None => !self.left_out.contains(table),
+        }
+    }
+
+    /// Columns that a user chose to make the partition key of.
+    pub(crate) fn partition_by(&self, table: &PgTable) -> Vec<&str> {
+        let listed = self.settings.tables.iter().flatten().find(|listed| listed.table == *table);
+        listed.map(|l| l.partition_by.iter().map(String::as_str).collect()).unwrap_or_default()
+    }
+}
+
+/// How far the slot is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SlotStage {
+    /// Nothing was made.
+    #[default]
+    None,
+    /// It may be there: if it is, it is this source's.
+    Intended,
+    /// It is there.
+    Made,
+}
+
+/// How far a source is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// System identifier of the server.
+    #[serde(default)]
+    pub(crate) system: String,
+    #[serde(default)]
+    pub(crate) timeline: u32,
+    pub(crate) slot: String,
+    pub(crate) stage: SlotStage,
+    pub(crate) consistent: Lsn,
+    /// `resnapshots` of the row that this epoch answers.
+    pub(crate) resnapshots: u64,
+    /// When epochs began by themselves because the slot was lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) losses: Vec<Timestamp>,
+    pub(crate) cut: Cut,
+    /// Where to look for own records in shards that have no mark: what is below is older.
+    #[serde(default)]
+    pub(crate) floors: BTreeMap<ShardUid, RecordIndex>,
+}
+
+/// How far a table is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TableRow {
+    pub(crate) captured: CapturedTable,
+    /// Changes that were committed before this are in its snapshot.
+    pub(crate) from: Lsn,
+}
+
+/// A source that was dropped, and whose slot may still be there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Leaving {
+    pub(crate) name: String,
+    pub(crate) slot: Option<String>,
+    pub(crate) connection: Option<Connection>,
+    pub(crate) secret: Option<Secret>,
+}
+
+/// Last epoch that a source of a name had, so that one of the same name goes on from there.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct LastEpoch {
+    pub(crate) epoch: u64,
+}
+
+pub(crate) fn table_key(uid: &str, oid: u32) -> String {
+    format!("{TABLE}{uid}/{oid:010}")
+}
+
+pub(crate) fn progress_key(uid: &str) -> String {
+    format!("{PROGRESS}{uid}")
+}
+
+/// The rows, typed. One process writes them, and each row has one writer.
+#[derive(Clone)]
+pub(crate) struct Store {
+    control: Arc<dyn ControlStore>,
+}
+
+/// The reading and writing of rows that have a name.
+macro_rules! named {
+    ($prefix:ident: $row:ty, $get:ident, $put:ident, $all:ident) => {
+        pub(crate) async fn $get(&self, name: &str) -> Result<Option<$row>, ControlError> {
+            self.get(&format!("{}{name}", $prefix)).await
+        }
+
+        pub(crate) async fn $put(&self, name: &str, row: &$row) -> Result<(), ControlError> {
+            self.put(&format!("{}{name}", $prefix), row).await
+        }
+
+        pub(crate) async fn $all(&self) -> Result<Vec<$row>, ControlError> {
+            self.all($prefix).await
+        }
+    };
+}
+
+impl Store {
+    pub(crate) fn new(control: Arc<dyn ControlStore>) -> Self {
+        Self { control }
+    }
+
+    named!(SECRET: Secret, secret, put_secret, secrets);
+    named!(CONNECTION: Connection, connection, put_connection, connections);
+    named!(SOURCE: SourceRow, source, put_source, sources);
+
+    /// `false` if there is none.
+    pub(crate) async fn delete_secret(&self, name: &str) -> Result<bool, ControlError> {
+        self.delete(&format!("{SECRET}{name}")).await
+    }
+
+    /// `false` if there is none.
+    pub(crate) async fn delete_connection(&self, name: &str) -> Result<bool, ControlError> {
+        self.delete(&format!("{CONNECTION}{name}")).await
+    }
+
+    /// `false` if there is none.
+    pub(crate) async fn delete_leaving(&self, uid: &str) -> Result<bool, ControlError> {
+        self.delete(&format!("{LEAVING}{uid}")).await
+    }
+
+    /// The last epoch of a source of this name that was dropped.
+    pub(crate) async fn last_epoch(&self, name: &str) -> Result<Option<LastEpoch>, ControlError> {
+        self.get(&format!("{EPOCH}{name}")).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, ControlError> {
+        self.control.get(key).await?.map(|entry| entry.json(key)).transpose()
+    }
+
+    async fn all<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<T>, ControlError> {
+        let rows = scan_all(self.control.as_ref(), prefix).await?;
+        rows.iter().map(|(key, entry)| entry.json(key)).collect()
+    }
+
+    async fn put<T: Serialize + Sync>(&self, key: &str, row: &T) -> Result<(), ControlError> {
+        let seen = self.control.get(key).await?;
+        self.control.commit(vec![Write::put(key, seen.as_ref(), row)]).await.map(drop)
+    }
+
+    async fn delete(&self, key: &str) -> Result<bool, ControlError> {
+        let Some(seen) = self.control.get(key).await? else { return Ok(false) };
+        self.control.commit(vec![Write::delete(key, seen.version)]).await?;
+        Ok(true)
+    }
+
+    pub(crate) async fn progress(&self, uid: &str) -> Result<Progress, ControlError> {
+        Ok(self.get(&progress_key(uid)).await?.unwrap_or_default())
+    }
+
+    pub(crate) async fn tables(&self, uid: &str) -> Result<Vec<TableRow>, ControlError> {
+        self.all(&format!("{TABLE}{uid}/")).await
+    }
+
+    /// Stores progress and tables in one commit, and removes those tables that `gone` names. More
+    /// tables than a commit has room for go first: the progress that needs them comes last.
+    pub(crate) async fn advance(
+        &self,
+        uid: &str,
+        progress: &Progress,
+        tables: &[&TableRow],
+        gone: &[u32],
+    ) -> Result<(), ControlError> {
+        let mut writes = Vec::new();
+        for table in tables {
+            let key = table_key(uid, table.captured.oid);
+            let seen = self.control.get(&key).await?;
+            writes.push(Write::put(key, seen.as_ref(), *table));
+        }
+        for oid in gone {
+            let key = table_key(uid, *oid);
+            if let Some(seen) = self.control.get(&key).await? {
+                writes.push(Write::delete(key, seen.version));
+            }
+        }
+        while writes.len() > ROWS_PER_COMMIT {
+            let rest = writes.split_off(ROWS_PER_COMMIT);
+            self.control.commit(std::mem::replace(&mut writes, rest)).await?;
+        }
+        let key = progress_key(uid);
+        let seen = self.control.get(&key).await?;
+        writes.push(Write::put(key, seen.as_ref(), progress));
+        self.control.commit(writes).await.map(drop)
+    }
+
+    /// Forgets a source but for what has to be done on its server: all in one commit.
+    pub(crate) async fn leave(
+        &self,
+        row: &SourceRow,
+        leaving: &Leaving,
+    ) -> Result<(), ControlError> {
+        let epoch = LastEpoch { epoch: self.progress(&row.uid).await?.cut.epoch };
+        let name = &row.settings.name;
+        let mut writes = Vec::new();
+        let epoch_key = format!("{EPOCH}{name}");
+        let seen = self.control.get(&epoch_key).await?;
+        writes.push(Write::put(epoch_key, seen.as_ref(), &epoch));
+        for key in [format!("{SOURCE}{name}"), progress_key(&row.uid)] {
+            if let Some(seen) = self.control.get(&key).await? {
+                writes.push(Write::delete(key, seen.version));
+            }
+        }
+        let key = format!("{LEAVING}{}", row.uid);
+        let seen = self.control.get(&key).await?;
+        writes.push(Write::put(key, seen.as_ref(), leaving));
+        self.control.commit(writes).await.map(drop)
+    }
+
+    /// Removes the rows of a source's tables.
+    pub(crate) async fn delete_tables(&self, uid: &str) -> Result<(), ControlError> {
+        let prefix = format!("{TABLE}{uid}/");
+        loop {
+            let page = self.control.scan(&prefix, None, ROWS_PER_COMMIT).await?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            let delete = |(key, entry): (String, _)| {
+                let entry: hydrant_core::control::Entry = entry;
+                Write::delete(key, entry.version)
+            };
+            self.control.commit(page.into_iter().map(delete).collect()).await?;
+        }
+    }
+
+    /// Uids of the sources that were dropped, with what is left of them.
+    pub(crate) async fn leaving_by_uid(&self) -> Result<Vec<(String, Leaving)>, ControlError> {
+        let rows = scan_all(self.control.as_ref(), LEAVING).await?;
+        let uid = |key: &str| key.strip_prefix(LEAVING).unwrap_or_default().to_owned();
+        rows.iter().map(|(key, entry)| Ok((uid(key), entry.json(key)?))).collect()
+    }
+}

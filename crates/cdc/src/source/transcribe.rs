@@ -1,0 +1,604 @@
+//! Changes become records: what the server sends, with the source's tables, keys and numbers.
+//!
+//! Numbers within a transaction have to come out the same when the server sends it again, so they
+//! count what the source's tables have, whatever of it is in the stream already, and a table only
+//! comes, goes or gets another version together with a stored position.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use hydrant_core::capture::{
+    CapturedTable, Failure, Lsn, Op, Oversize, PgColumn, Position, TableState,
+};
+
+use crate::copy::Line;
+use crate::envelope::{At, Change, Encoder, Notice, Transaction};
+use crate::key::{By, Key};
+use crate::pgoutput::{Begin, Message, Old, decode};
+use crate::relation::{Difference, Relation, Relations, Told};
+use crate::row::Row;
+use crate::source::append::Writer;
+use crate::source::board::{Counts, OPS};
+use crate::source::store::{SourceRow, TableRow};
+use crate::source::worker::Trouble;
+
+/// A captured table, ready to write its changes.
+struct Table {
+    row: TableRow,
+    relation: Arc<Relation>,
+    /// `None` while the stream has not told of the table, and for an errored one.
+    key: Option<Key>,
+    counts: [crate::source::board::Count; OPS.len()],
+    /// The transaction whose changes `order` counts.
+    commit: Lsn,
+    order: u64,
+}
+
+/// What a message asks of who reads the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Nothing.
+    Next,
+    /// A transaction is complete, up to this position.
+    Committed(Lsn),
+    /// A table has other columns; its catalog has to be asked before anything else is read.
+    Changed(u32, Difference),
+    /// A table that may be the source's and is not known.
+    Unknown(u32),
+}
+
+/// The transaction that is being read.
+#[derive(Clone, Copy)]
+struct Open {
+    begin: Begin,
+    seq: u64,
+}
+
+pub(crate) struct Transcriber {
+    source: Arc<SourceRow>,
+    encoder: Encoder,
+    relations: Relations,
+    tables: HashMap<u32, Table>,
+    open: Option<Open>,
+    last_commit: Option<Lsn>,
+    /// Rows of snapshots so far.
+    rows: u64,
+    records: u64,
+    now_ms: u64,
+    key: String,
+    data: Vec<u8>,
+    /// Whether rows of [`Self::tables`] differ from what is stored.
+    altered: bool,
+}
+
+impl Transcriber {
+    pub(crate) fn new(
+        source: Arc<SourceRow>,
+        database: &str,
+        epoch: u64,
+        tables: &[TableRow],
+    ) -> Result<Self, Trouble> {
+        let settings = &source.settings;
+        let encoder = Encoder::new(settings.envelope, &settings.name, database, epoch);
+        let relations = Relations::stored(tables.iter().map(|table| &table.captured))
+            .map_err(|e| Trouble::Failed(Failure::Other, e.to_string()))?;
+        let table = |row: &TableRow| {
+            let relation = Arc::new(Relation::stored(&row.captured));
+            let (counts, commit) = Default::default();
+            let table = Table { row: row.clone(), relation, key: None, counts, commit, order: 0 };
+            (row.captured.oid, table)
+        };
+        Ok(Self {
+            encoder,
+            relations,
+            tables: tables.iter().map(table).collect(),
+            source,
+            open: None,
+            last_commit: None,
+            rows: 0,
+            records: 0,
+            now_ms: 0,
+            key: String::new(),
+            data: Vec::new(),
+            altered: false,
+        })
+    }
+
+    /// Sets what records say is now.
+    pub(crate) fn clock(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+    }
+
+    /// Whether a transaction is being read.
+    pub(crate) fn is_within(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// When the transaction that is being read was committed, milliseconds since the Unix epoch.
+    pub(crate) fn commit_ms(&self) -> Option<u64> {
+        self.open.and_then(|open| u64::try_from(open.begin.commit_time_us / 1_000).ok())
+    }
+
+    /// The tables, if they differ from what is stored; from now on they count as stored.
+    pub(crate) fn altered(&mut self) -> Option<Vec<TableRow>> {
+        let altered = std::mem::take(&mut self.altered);
+        altered.then(|| self.tables.values().map(|table| table.row.clone()).collect())
+    }
+
+    /// Adds what was counted since the last time.
+    pub(crate) fn count(&mut self, counts: &mut Counts, records: &mut u64) {
+        *records += std::mem::take(&mut self.records);
+        for table in self.tables.values_mut().filter(|t| t.counts.iter().any(|c| c.records > 0)) {
+            let into = counts.entry(table.row.captured.table.clone()).or_default();
+            for (into, count) in into.iter_mut().zip(std::mem::take(&mut table.counts)) {
+                into.records += count.records;
+                into.bytes += count.bytes;
+            }
+        }
+    }
+
+    /// Takes one message of the stream.
+    pub(crate) fn take(
+        &mut self,
+        data: &[u8],
+        start: Lsn,
+        writer: &mut Writer,
+    ) -> Result<Step, Trouble> {
+        let message = decode(data).map_err(|e| undecodable(start, &e))?;
+        match message {
+            Message::Insert { relation, new } => {
+                self.row(relation, (Op::Create, None, Some(Row::Tuple(new))), start, writer)?;
+            }
+            Message::Update { relation, old, new } => {
+                let new = Row::Tuple(new);
+                self.row(relation, (Op::Update, old, Some(new)), start, writer)?;
+            }
+            Message::Delete { relation, old } => {
+                self.row(relation, (Op::Delete, Some(old), None), start, writer)?;
+            }
+            Message::Begin(begin) => {
+                self.open = Some(Open { begin, seq: 0 });
+                if self.source.settings.transactions {
+                    self.notice(&Notice::TransactionBegin, start, writer);
+                }
+            }
+            Message::Commit(commit) => {
+                self.end(start, writer);
+                self.last_commit = Some(commit.commit_lsn);
+                self.open = None;
+                return Ok(Step::Committed(commit.end_lsn));
+            }
+            Message::Relation(told) => return self.tell(&told, start),
+            Message::Truncate { relations, .. } => {
+                for relation in relations {
+                    self.truncate(relation, start, writer)?;
+                }
+            }
+            Message::Emitted(emitted) => {
+                if emitted.transactional {
+                    self.notice(&Notice::Emitted(emitted), start, writer);
+                } else {
+                    let position = Position { commit_lsn: emitted.lsn, seq: 1 };
+                    let at = At { position, lsn: emitted.lsn, ..self.at(start) };
+                    self.write_notice(&Notice::Emitted(emitted), &at, writer);
+                }
+            }
+            Message::Type { .. } | Message::Origin { .. } => {}
+        }
+        Ok(Step::Next)
+    }
+
+    fn tell(&mut self, told: &crate::pgoutput::Relation<'_>, start: Lsn) -> Result<Step, Trouble> {
+        if !self.tables.contains_key(&told.oid) {
+            let table = hydrant_core::capture::PgTable {
+                schema: told.schema.to_owned(),
+                table: told.name.to_owned(),
+            };
+            let takes = self.source.takes(&table);
+            return Ok(if takes { Step::Unknown(told.oid) } else { Step::Next });
+        }
+        let heard = self.relations.tell(told);
+        let heard = heard.map_err(|e| Trouble::Failed(Failure::Other, e.to_string()))?;
+        if let Told::Changed(_, difference) = heard {
+            return Ok(Step::Changed(told.oid, difference));
+        }
+        let relation = heard.relation().clone();
+        self.settle(told.oid, relation, start)?;
+        Ok(Step::Next)
+    }
+
+    /// Makes a table ready with what the stream tells of it.
+    fn settle(&mut self, oid: u32, relation: Arc<Relation>, start: Lsn) -> Result<(), Trouble> {
+        let Some(table) = self.tables.get_mut(&oid) else { return Ok(()) };
+        table.relation = relation;
+        if table.row.captured.state == TableState::Errored {
+            return Ok(());
+        }
+        let key = key_of(&self.source, &table.row.captured, &table.relation);
+        match key {
+            Ok(key) => table.key = Some(key),
+            Err(error) => self.fail(oid, format!("{error} (at {start})")),
+        }
+        Ok(())
+    }
+
+    /// Stops a table. Its records so far stay.
+    fn fail(&mut self, oid: u32, reason: String) {
+        let Some(table) = self.tables.get_mut(&oid) else { return };
+        tracing::warn!(table = %table.row.captured.table, reason, "a table is stopped");
+        let name = &self.source.settings.name;
+        table.row.captured.state = TableState::Errored;
+        table.row.captured.reason =
+            Some(format!("{reason}; mend it, then ALTER SOURCE {name} RESNAPSHOT"));
+        table.key = None;
+        self.altered = true;
+    }
+
+    /// What the stream tells of a table now, and the columns it had.
+    pub(crate) fn columns_of(&self, oid: u32) -> Option<(Arc<Relation>, Vec<PgColumn>)> {
+        let relation = self.relations.get(oid)?.clone();
+        Some((relation, self.tables.get(&oid)?.row.captured.columns.clone()))
+    }
+
+    /// Takes over a table's columns as they are now, and writes the record that says so.
+    pub(crate) fn changed(
+        &mut self,
+        oid: u32,
+        difference: &Difference,
+        columns: Vec<PgColumn>,
+        start: Lsn,
+        writer: &mut Writer,
+    ) -> Result<(), Trouble> {
+        let Some(relation) = self.relations.get(oid).cloned() else { return Ok(()) };
+        let Some(table) = self.tables.get_mut(&oid) else { return Ok(()) };
+        let captured = &mut table.row.captured;
+        captured.table = relation.table.clone();
+        captured.identity = relation.identity.letter();
+        captured.version = relation.version;
+        captured.columns = columns;
+        let captured = captured.clone();
+        self.altered = true;
+        self.settle(oid, relation, start)?;
+        if captured.state != TableState::Errored {
+            let notice = Notice::Schema { table: &captured, difference: Some(difference) };
+            self.notice(&notice, start, writer);
+        }
+        Ok(())
+    }
+
+    fn at(&self, lsn: Lsn) -> At {
+        let Some(Open { begin, seq }) = self.open else {
+            return At { lsn, last_commit: self.last_commit, now_ms: self.now_ms, ..At::default() };
+        };
+        At {
+            position: Position { commit_lsn: begin.final_lsn, seq },
+            lsn,
+            last_commit: self.last_commit,
+            transaction: Some(Transaction {
+                xid: begin.xid,
+                commit_time_us: begin.commit_time_us,
+                total_order: seq,
+                data_collection_order: 0,
+            }),
+            now_ms: self.now_ms,
+        }
+    }
+
+    fn next_at(&mut self, lsn: Lsn) -> At {
+        if let Some(open) = &mut self.open {
+            open.seq += 1;
+        }
+        self.at(lsn)
+    }
+
+    fn notice(&mut self, notice: &Notice<'_>, start: Lsn, writer: &mut Writer) {
+        let at = self.next_at(start);
+        self.write_notice(notice, &at, writer);
+    }
+
+    fn write_notice(&mut self, notice: &Notice<'_>, at: &At, writer: &mut Writer) {
+        let key = match notice {
+            Notice::Schema { table, .. } => table.table.to_string(),
+            _ => self.source.settings.name.clone(),
+        };
+        let Some(lane) = writer.route(key.as_bytes(), at.position) else { return };
+        self.data.clear();
+        self.encoder.notice(notice, at, &mut self.data);
+        writer.push(lane, key.as_bytes(), &self.data);
+        self.records += 1;
+    }
+
+    fn end(&mut self, start: Lsn, writer: &mut Writer) {
+        if !self.source.settings.transactions {
+            return;
+        }
+        let Some(Open { begin, .. }) = self.open else { return };
+        let touched: Vec<(Arc<Relation>, u64)> = self
+            .tables
+            .values()
+            .filter(|table| table.commit == begin.final_lsn && table.order > 0)
+            .map(|table| (table.relation.clone(), table.order))
+            .collect();
+        let mut tables: Vec<(&Relation, u64)> = touched.iter().map(|(r, n)| (&**r, *n)).collect();
+        tables.sort_by(|(a, _), (b, _)| a.table.cmp(&b.table));
+        let changes = tables.iter().map(|(_, n)| n).sum();
+        self.notice(&Notice::TransactionEnd { changes, tables: &tables }, start, writer);
+    }
+
+    /// The table, if its changes are written; with the change's place.
+    fn place(&mut self, oid: u32, start: Lsn) -> Result<Option<At>, Trouble> {
+        let Some(Open { begin, .. }) = self.open else {
+            return Err(undecodable(start, &"a change outside of a transaction"));
+        };
+        let Some(table) = self.tables.get_mut(&oid) else { return Ok(None) };
+        if table.row.captured.state == TableState::Errored || begin.final_lsn < table.row.from {
+            return Ok(None);
+        }
+        if table.commit != begin.final_lsn {
+            (table.commit, table.order) = (begin.final_lsn, 0);
+        }
+        table.order += 1;
+        let order = table.order;
+        let mut at = self.next_at(start);
+        if let Some(transaction) = &mut at.transaction {
+            transaction.data_collection_order = order;
+        }
+        Ok(Some(at))
+    }
+
+    fn row(
+        &mut self,
+        oid: u32,
+        (op, old, new): (Op, Option<Old<'_>>, Option<Row<'_>>),
+        start: Lsn,
+        writer: &mut Writer,
+    ) -> Result<(), Trouble> {
+        let replaced = match (op, new, self.tables.get(&oid)) {
+            (Op::Update, Some(new), Some(Table { key: Some(key), .. })) => key.replaced(old, new),
+            _ => false,
+        };
+        if replaced {
+            self.record(oid, (Op::Delete, old, None), start, writer)?;
+            return self.record(oid, (Op::Create, old, new), start, writer);
+        }
+        self.record(oid, (op, old, new), start, writer)
+    }
+
+    /// Writes a change of a row, unless it is in the stream already.
+    fn record(
+        &mut self,
+        oid: u32,
+        (op, old, new): (Op, Option<Old<'_>>, Option<Row<'_>>),
+        start: Lsn,
+        writer: &mut Writer,
+    ) -> Result<(), Trouble> {
+        let Some(at) = self.place(oid, start)? else { return Ok(()) };
+        let Some(table) = self.tables.get_mut(&oid) else { return Ok(()) };
+        let Some(key) = &table.key else {
+            return Err(undecodable(start, &"a change of a table before its columns"));
+        };
+        let before = old.map(|old| Row::Tuple(old.tuple()));
+        let full = match old {
+            Some(Old::Full(tuple)) => Some(Row::Tuple(tuple)),
+            _ => None,
+        };
+        let Some(row) = new.or(before) else {
+            return Err(undecodable(start, &"a change without a row"));
+        };
+        let full = if new.is_some() { full } else { None };
+        let made = key.of(&table.relation, row, full, &mut self.key);
+        made.map_err(|e| undecodable(start, &e))?;
+        let Some(lane) = writer.route(self.key.as_bytes(), at.position) else { return Ok(()) };
+        let change = Change { relation: &table.relation, op, old, new, by: key.by() };
+        self.data.clear();
+        let max = writer.record_bytes_max();
+        let written = self.encoder.change(&change, &at, &mut self.data);
+        written.map_err(|e| undecodable(start, &e))?;
+        if self.data.len() > max && !self.shorten(oid, start, max, (op, old, new, &at))? {
+            return Ok(());
+        }
+        writer.push(lane, self.key.as_bytes(), &self.data);
+        self.tally(oid, op);
+        Ok(())
+    }
+
+    /// Writes a record that is too large again, shorter, or stops its table.
+    fn shorten(
+        &mut self,
+        oid: u32,
+        start: Lsn,
+        max: usize,
+        (op, old, new, at): (Op, Option<Old<'_>>, Option<Row<'_>>, &At),
+    ) -> Result<bool, Trouble> {
+        let bytes = self.data.len();
+        if let (Oversize::Truncate, Some(table)) =
+            (self.source.settings.oversize, self.tables.get(&oid))
+        {
+            let by = table.key.as_ref().map_or(By::Table, Key::by);
+            let change = Change { relation: &table.relation, op, old, new, by };
+            self.data.clear();
+            let fits = self.encoder.change_within(&change, at, max, &mut self.data);
+            if fits.map_err(|e| undecodable(start, &e))? {
+                return Ok(true);
+            }
+        }
+        let key = self.key.clone();
+        let reason = format!(
+            "a record of {bytes} bytes at {start} (key {key}) is larger than the {max} bytes that \
+             the stream takes: raise them with UpdateMaxRecordSize, or create the source with \
+             OVERSIZE 'truncate'"
+        );
+        self.fail(oid, reason);
+        Ok(false)
+    }
+
+    fn tally(&mut self, oid: u32, op: Op) {
+        self.records += 1;
+        let Some(table) = self.tables.get_mut(&oid) else { return };
+        if let Some(n) = OPS.iter().position(|(of, _)| *of == op) {
+            table.counts[n].records += 1;
+            table.counts[n].bytes += self.data.len() as u64;
+        }
+    }
+
+    fn truncate(&mut self, oid: u32, start: Lsn, writer: &mut Writer) -> Result<(), Trouble> {
+        let Some(at) = self.place(oid, start)? else { return Ok(()) };
+        self.write_truncate(oid, &at, writer)
+    }
+
+    /// Writes a truncation to every shard that does not have it.
+    fn write_truncate(&mut self, oid: u32, at: &At, writer: &mut Writer) -> Result<(), Trouble> {
+        let Some(table) = self.tables.get(&oid) else { return Ok(()) };
+        let (old, new) = (None, None);
+        let change =
+            Change { relation: &table.relation, op: Op::Truncate, old, new, by: By::Table };
+        self.data.clear();
+        let written = self.encoder.change(&change, at, &mut self.data);
+        written.map_err(|e| undecodable(at.lsn, &e))?;
+        self.key = table.row.captured.table.to_string();
+        for lane in writer.everywhere(at.position) {
+            writer.push(lane, self.key.as_bytes(), &self.data);
+            self.tally(oid, Op::Truncate);
+        }
+        Ok(())
+    }
+
+    fn at_snapshot(&self, consistent: Lsn) -> At {
+        At {
+            position: Position { commit_lsn: consistent, seq: self.rows },
+            lsn: consistent,
+            now_ms: self.now_ms,
+            ..At::default()
+        }
+    }
+
+    /// Writes to every shard that a snapshot begins or is complete.
+    pub(crate) fn snapshot(&mut self, begins: bool, consistent: Lsn, writer: &mut Writer) {
+        let notice = if begins { Notice::SnapshotBegin } else { Notice::SnapshotEnd };
+        if !begins {
+            self.rows += 1;
+        }
+        let at = self.at_snapshot(consistent);
+        self.data.clear();
+        self.encoder.notice(&notice, &at, &mut self.data);
+        let key = self.source.settings.name.clone();
+        for lane in writer.all() {
+            writer.push(lane, key.as_bytes(), &self.data);
+            self.records += 1;
+        }
+    }
+
+    /// Clears a table that is read while the source runs: what an interrupted reading left goes.
+    pub(crate) fn clear(
+        &mut self,
+        oid: u32,
+        consistent: Lsn,
+        writer: &mut Writer,
+    ) -> Result<(), Trouble> {
+        let at = self.at_snapshot(consistent);
+        let at = At { position: Position { seq: 0, ..at.position }, ..at };
+        let Some(table) = self.tables.get(&oid) else { return Ok(()) };
+        let (old, new) = (None, None);
+        let change =
+            Change { relation: &table.relation, op: Op::Truncate, old, new, by: By::Table };
+        self.data.clear();
+        let written = self.encoder.change(&change, &at, &mut self.data);
+        written.map_err(|e| undecodable(consistent, &e))?;
+        self.key = table.row.captured.table.to_string();
+        for lane in writer.all() {
+            writer.push(lane, self.key.as_bytes(), &self.data);
+            self.records += 1;
+        }
+        Ok(())
+    }
+
+    /// Makes a table ready to be read, by what the catalog says of it.
+    pub(crate) fn prepare(&mut self, oid: u32) -> Result<(), Trouble> {
+        let Some(table) = self.tables.get(&oid) else { return Ok(()) };
+        let relation = table.relation.clone();
+        self.settle(oid, relation, table.row.from)
+    }
+
+    /// Writes rows of a snapshot, until the lines are at their end or the writer has no room: then
+    /// `true`.
+    pub(crate) fn rows<'a>(
+        &mut self,
+        oid: u32,
+        lines: &mut impl Iterator<Item = &'a [u8]>,
+        consistent: Lsn,
+        writer: &mut Writer,
+    ) -> Result<bool, Trouble> {
+        while writer.has_room() {
+            let Some(line) = lines.next() else { return Ok(false) };
+            self.rows += 1;
+            self.line(oid, line, consistent, writer)?;
+        }
+        Ok(true)
+    }
+
+    fn line(
+        &mut self,
+        oid: u32,
+        line: &[u8],
+        consistent: Lsn,
+        writer: &mut Writer,
+    ) -> Result<(), Trouble> {
+        let at = self.at_snapshot(consistent);
+        let Some(table) = self.tables.get_mut(&oid) else { return Ok(()) };
+        table.row.captured.snapshot_rows += 1;
+        let Some(key) = &table.key else { return Ok(()) };
+        let line = Line::new(line, table.relation.columns.len());
+        let row = Row::Line(line.map_err(|e| undecodable(consistent, &e))?);
+        let made = key.of(&table.relation, row, None, &mut self.key);
+        made.map_err(|e| undecodable(consistent, &e))?;
+        let (old, new) = (None, Some(row));
+        let change = Change { relation: &table.relation, op: Op::Read, old, new, by: key.by() };
+        self.data.clear();
+        let written = self.encoder.change(&change, &at, &mut self.data);
+        written.map_err(|e| undecodable(consistent, &e))?;
+        let max = writer.record_bytes_max();
+        if self.data.len() > max
+            && !self.shorten(oid, consistent, max, (Op::Read, None, new, &at))?
+        {
+            return Ok(());
+        }
+        let lane = writer.lane_of(self.key.as_bytes());
+        writer.push(lane, self.key.as_bytes(), &self.data);
+        self.tally(oid, Op::Read);
+        Ok(())
+    }
+
+    /// The tables as they are now.
+    pub(crate) fn tables(&self) -> BTreeMap<u32, TableRow> {
+        self.tables.iter().map(|(oid, table)| (*oid, table.row.clone())).collect()
+    }
+
+    /// Shows that a table's rows are being read, or all were.
+    pub(crate) fn state(&mut self, oid: u32, state: TableState) {
+        if let Some(table) = self.tables.get_mut(&oid)
+            && table.row.captured.state != TableState::Errored
+        {
+            table.row.captured.state = state;
+        }
+    }
+}
+
+/// How a table's partition keys are made.
+fn key_of(
+    source: &SourceRow,
+    captured: &CapturedTable,
+    relation: &Relation,
+) -> Result<Key, crate::key::KeyError> {
+    let keyed = captured.columns.iter().filter_map(|c| Some((c.key?, c.name.as_str())));
+    let primary: BTreeMap<u16, &str> = keyed.collect();
+    let primary: Vec<&str> = primary.into_values().collect();
+    Key::new(relation, &primary, &source.partition_by(&captured.table))
+}
+
+fn undecodable(at: Lsn, error: &dyn std::fmt::Display) -> Trouble {
+    let text = format!(
+        "the change at {at} cannot be read: {error}. Nothing is skipped: the source goes on once \
+         this can be read, or begins anew with ALTER SOURCE … RESNAPSHOT"
+    );
+    Trouble::Failed(Failure::Undecodable, text)
+}
