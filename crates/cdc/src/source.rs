@@ -128,6 +128,16 @@ impl Sources {
         futures::future::join_all(running.into_values().map(Running::stop)).await;
     }
 
+    /// Ends every source at once, as the end of the process does: what is under way is left as it
+    /// is, and found again at the next start.
+    pub fn abort(&self) {
+        if let Some(sweeper) = self.sweeper.lock().take() {
+            sweeper.abort();
+        }
+        let running = std::mem::take(&mut *self.inner.running.lock());
+        running.into_values().for_each(|running| running.task.abort());
+    }
+
     /// Appends what `/metrics` shows of the sources, as Prometheus reads it.
     pub fn write_metrics(&self, out: &mut String) {
         let boards: Vec<Arc<Board>> =

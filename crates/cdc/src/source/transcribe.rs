@@ -13,7 +13,7 @@ use hydrant_core::capture::{
 
 use crate::copy::Line;
 use crate::envelope::{At, Change, Encoder, Notice, Transaction};
-use crate::key::{By, Key};
+use crate::key::Key;
 use crate::pgoutput::{Begin, Message, Old, decode};
 use crate::relation::{Difference, Relation, Relations, Told};
 use crate::row::Row;
@@ -378,18 +378,14 @@ impl Transcriber {
             return Err(undecodable(start, &"a change of a table before its columns"));
         };
         let before = old.map(|old| Row::Tuple(old.tuple()));
-        let full = match old {
-            Some(Old::Full(tuple)) => Some(Row::Tuple(tuple)),
-            _ => None,
-        };
         let Some(row) = new.or(before) else {
             return Err(undecodable(start, &"a change without a row"));
         };
-        let full = if new.is_some() { full } else { None };
-        let made = key.of(&table.relation, row, full, &mut self.key);
+        let told = if new.is_some() { old } else { None };
+        let made = key.of(&table.relation, row, told, &mut self.key);
         made.map_err(|e| undecodable(start, &e))?;
         let Some(lane) = writer.route(self.key.as_bytes(), at.position) else { return Ok(()) };
-        let change = Change { relation: &table.relation, op, old, new, by: key.by() };
+        let change = Change { relation: &table.relation, op, old, new, key };
         self.data.clear();
         let max = writer.record_bytes_max();
         let written = self.encoder.change(&change, &at, &mut self.data);
@@ -411,11 +407,10 @@ impl Transcriber {
         (op, old, new, at): (Op, Option<Old<'_>>, Option<Row<'_>>, &At),
     ) -> Result<bool, Trouble> {
         let bytes = self.data.len();
-        if let (Oversize::Truncate, Some(table)) =
-            (self.source.settings.oversize, self.tables.get(&oid))
+        if self.source.settings.oversize == Oversize::Truncate
+            && let Some(Table { relation, key: Some(key), .. }) = self.tables.get(&oid)
         {
-            let by = table.key.as_ref().map_or(By::Table, Key::by);
-            let change = Change { relation: &table.relation, op, old, new, by };
+            let change = Change { relation, op, old, new, key };
             self.data.clear();
             let fits = self.encoder.change_within(&change, at, max, &mut self.data);
             if fits.map_err(|e| undecodable(start, &e))? {
@@ -448,14 +443,15 @@ impl Transcriber {
 
     /// Writes a truncation to every shard that does not have it.
     fn write_truncate(&mut self, oid: u32, at: &At, writer: &mut Writer) -> Result<(), Trouble> {
-        let Some(table) = self.tables.get(&oid) else { return Ok(()) };
+        let Some(Table { row, relation, key: Some(key), .. }) = self.tables.get(&oid) else {
+            return Ok(());
+        };
         let (old, new) = (None, None);
-        let change =
-            Change { relation: &table.relation, op: Op::Truncate, old, new, by: By::Table };
+        let change = Change { relation, op: Op::Truncate, old, new, key };
         self.data.clear();
         let written = self.encoder.change(&change, at, &mut self.data);
         written.map_err(|e| undecodable(at.lsn, &e))?;
-        self.key = table.row.captured.table.to_string();
+        self.key = row.captured.table.to_string();
         for lane in writer.everywhere(at.position) {
             writer.push(lane, self.key.as_bytes(), &self.data);
             self.tally(oid, Op::Truncate);
@@ -497,14 +493,15 @@ impl Transcriber {
     ) -> Result<(), Trouble> {
         let at = self.at_snapshot(consistent);
         let at = At { position: Position { seq: 0, ..at.position }, ..at };
-        let Some(table) = self.tables.get(&oid) else { return Ok(()) };
+        let Some(Table { row, relation, key: Some(key), .. }) = self.tables.get(&oid) else {
+            return Ok(());
+        };
         let (old, new) = (None, None);
-        let change =
-            Change { relation: &table.relation, op: Op::Truncate, old, new, by: By::Table };
+        let change = Change { relation, op: Op::Truncate, old, new, key };
         self.data.clear();
         let written = self.encoder.change(&change, &at, &mut self.data);
         written.map_err(|e| undecodable(consistent, &e))?;
-        self.key = table.row.captured.table.to_string();
+        self.key = row.captured.table.to_string();
         for lane in writer.all() {
             writer.push(lane, self.key.as_bytes(), &self.data);
             self.records += 1;
@@ -552,7 +549,7 @@ impl Transcriber {
         let made = key.of(&table.relation, row, None, &mut self.key);
         made.map_err(|e| undecodable(consistent, &e))?;
         let (old, new) = (None, Some(row));
-        let change = Change { relation: &table.relation, op: Op::Read, old, new, by: key.by() };
+        let change = Change { relation: &table.relation, op: Op::Read, old, new, key };
         self.data.clear();
         let written = self.encoder.change(&change, &at, &mut self.data);
         written.map_err(|e| undecodable(consistent, &e))?;
