@@ -1,14 +1,25 @@
 //! `DeliveryStreamDescription`, as `DescribeDeliveryStream` shows it.
 
 use hydrant_core::arn::Arn;
+use hydrant_core::capture::{CapturedTable, SourceReport, SourceState, TableState};
 use hydrant_core::clock::Timestamp;
 use hydrant_core::destination::{Compression, DestinationSettings};
 use serde_json::{Map, Value, json};
 
+use crate::database::{Database, Stage};
 use crate::stream::{DESTINATION_ID, DeliveryStream, Destination, Source};
 
-/// The description, with the destination left out if the caller has seen it.
-pub(crate) fn describe(stream: &DeliveryStream, now: Timestamp, destinations: bool) -> Value {
+/// Longest `Details` of a failure, in characters (AWS).
+const DETAILS_CHARS_MAX: usize = 1024;
+
+/// The description, with the destination left out if the caller has seen it. `captured` is the
+/// source of a delivery stream that reads a database.
+pub(crate) fn describe(
+    stream: &DeliveryStream,
+    captured: Option<&SourceReport>,
+    now: Timestamp,
+    destinations: bool,
+) -> Value {
     let mut out = json!({
         "DeliveryStreamName": stream.name,
         "DeliveryStreamARN": stream.arn().to_string(),
@@ -30,7 +41,70 @@ pub(crate) fn describe(stream: &DeliveryStream, now: Timestamp, destinations: bo
             "DeliveryStartTimestamp": start.as_secs_f64(),
         }});
     }
+    if let Source::Database(database) = &stream.source {
+        let described = describe_database(stream, database, captured);
+        out["Source"] = json!({ "DatabaseSourceDescription": described });
+        if let Some(failed) = failure_of(database, captured) {
+            out["FailureDescription"] = failed;
+        }
+    }
     out
+}
+
+/// `DatabaseSourceDescription`: what was given, and the snapshot of each table.
+fn describe_database(
+    stream: &DeliveryStream,
+    database: &Database,
+    captured: Option<&SourceReport>,
+) -> Value {
+    let mut out = json!(database.configuration);
+    if let Some(source) = captured.filter(|source| !source.tables.is_empty()) {
+        let tables = source.tables.iter();
+        let tables: Vec<Value> = tables.map(|table| snapshot_info(stream, source, table)).collect();
+        out["SnapshotInfo"] = json!(tables);
+    }
+    out
+}
+
+/// `DatabaseSnapshotInfo`. A snapshot is taken for the delivery stream when it is made; when a
+/// later one was asked for is not kept.
+fn snapshot_info(stream: &DeliveryStream, source: &SourceReport, table: &CapturedTable) -> Value {
+    let stands = matches!(source.state, SourceState::Paused | SourceState::Failed(_));
+    let status = match table.state {
+        TableState::Live => "COMPLETE",
+        TableState::Errored => "SUSPENDED",
+        TableState::Pending | TableState::Snapshotting if stands => "SUSPENDED",
+        TableState::Pending | TableState::Snapshotting => "IN_PROGRESS",
+    };
+    let mut out = json!({
+        "Id": format!("{}-{}", source.epoch, table.oid),
+        "Table": table.table.to_string(),
+        "RequestTimestamp": stream.created.as_secs_f64(),
+        "RequestedBy": "FIREHOSE",
+        "Status": status,
+    });
+    if table.state == TableState::Errored {
+        let reason = table.reason.as_deref().unwrap_or_default();
+        out["FailureDescription"] = failure(reason, "the table is stopped");
+    }
+    out
+}
+
+/// Why the database is not read, if it is not.
+fn failure_of(database: &Database, captured: Option<&SourceReport>) -> Option<Value> {
+    if let Stage::Failed(reason) = &database.stage {
+        return Some(failure(reason, "the source cannot be made"));
+    }
+    let source = captured.filter(|source| matches!(source.state, SourceState::Failed(_)))?;
+    Some(failure(&source.reason, &source.state.name()))
+}
+
+/// `FailureDescription`, in one line of text as AWS's pattern has it.
+fn failure(reason: &str, otherwise: &str) -> Value {
+    let reason = if reason.trim().is_empty() { otherwise } else { reason };
+    let line = |c: char| if c.is_control() { ' ' } else { c };
+    let details: String = reason.chars().map(line).take(DETAILS_CHARS_MAX).collect();
+    json!({ "Type": "UNKNOWN_ERROR", "Details": details })
 }
 
 /// AWS shows an S3 destination twice, in the old form and in the extended one.

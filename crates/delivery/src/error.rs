@@ -1,5 +1,6 @@
 //! What an operation answers when it cannot do what it was asked: AWS's exceptions.
 
+use hydrant_core::capture::CaptureError;
 use hydrant_core::control::ControlError;
 use hydrant_core::log::LogError;
 use hydrant_core::names::{DeliveryStreamName, Scope};
@@ -78,6 +79,20 @@ impl From<ControlError> for Error {
                 Self::Unavailable(error.to_string())
             }
             ControlError::Corrupt(_) => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl From<CaptureError> for Error {
+    fn from(error: CaptureError) -> Self {
+        match error {
+            CaptureError::Unavailable(_) => Self::Unavailable(error.to_string()),
+            CaptureError::Exists { .. } | CaptureError::InUse { .. } => {
+                Self::InUse(error.to_string())
+            }
+            CaptureError::NotFound { .. } | CaptureError::Invalid(_) => {
+                Self::InvalidArgument(error.to_string())
+            }
         }
     }
 }

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use hydrant_core::capture::Capture;
 use hydrant_core::catalog::StreamCatalog;
 use hydrant_core::clock::Clock;
 use hydrant_core::control::{ControlError, ControlStore};
@@ -31,11 +32,13 @@ use parking_lot::Mutex;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+mod attach;
 mod attempt;
 mod buffer;
 mod catalog;
 mod checks;
 mod configuration;
+mod database;
 mod description;
 mod error;
 mod intent;
@@ -65,6 +68,9 @@ pub struct Ports {
     pub random: Arc<Random>,
     /// Makes destinations of settings.
     pub make_destination: MakeDestination,
+    /// Captures the changes of databases, and must have started before delivery does. Without it a
+    /// delivery stream of type `DatabaseAsSource` is refused.
+    pub capture: Option<Arc<dyn Capture>>,
 }
 
 /// What an operator may set.

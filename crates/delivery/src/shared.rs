@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use hydrant_core::capture::Capture;
 use hydrant_core::catalog::StreamCatalog;
 use hydrant_core::clock::Clock;
 use hydrant_core::control::ControlStore;
@@ -25,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<Random>,
     pub(crate) make_destination: MakeDestination,
+    pub(crate) capture: Option<Arc<dyn Capture>>,
     pub(crate) options: Options,
     pub(crate) catalog: DeliveryCatalog,
     /// One permit for each MiB of batches in memory.
@@ -34,7 +36,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(ports: Ports, options: Options, catalog: DeliveryCatalog) -> Self {
-        let Ports { log, control, streams, clock, random, make_destination } = ports;
+        let Ports { log, control, streams, clock, random, make_destination, capture } = ports;
         let mibs = mibs_max(&options);
         Self {
             log,
@@ -43,6 +45,7 @@ impl Shared {
             clock,
             random,
             make_destination,
+            capture,
             options,
             catalog,
             in_flight: Semaphore::new(mibs as usize),

@@ -10,6 +10,8 @@ use hydrant_core::log::ShardUid;
 use hydrant_core::names::{DeliveryStreamName, Scope, StreamName};
 use serde::{Deserialize, Serialize};
 
+use crate::database::{Database, Stage};
+
 /// The id AWS gives to the first destination, which is the only one a delivery stream has.
 pub(crate) const DESTINATION_ID: &str = "destinationId-000000000001";
 
@@ -45,6 +47,7 @@ pub(crate) enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
     Creating,
+    CreatingFailed,
     Active,
     Deleting,
 }
@@ -54,6 +57,7 @@ impl Status {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Creating => "CREATING",
+            Self::CreatingFailed => "CREATING_FAILED",
             Self::Active => "ACTIVE",
             Self::Deleting => "DELETING",
         }
@@ -67,6 +71,8 @@ pub(crate) enum Source {
     DirectPut,
     /// A stream, from `start` on (AWS: `DeliveryStartTimestamp`).
     Kinesis { stream: StreamName, role_arn: String, start: Timestamp },
+    /// A database, through a stream of the delivery stream's name that is read from its first record.
+    Database(Box<Database>),
 }
 
 impl Source {
@@ -75,6 +81,24 @@ impl Source {
         match self {
             Self::DirectPut => "DirectPut",
             Self::Kinesis { .. } => "KinesisStreamAsSource",
+            Self::Database(_) => "DatabaseAsSource",
+        }
+    }
+
+    /// The stream that is read.
+    pub(crate) fn stream(&self) -> Option<&StreamName> {
+        match self {
+            Self::DirectPut => None,
+            Self::Kinesis { stream, .. } => Some(stream),
+            Self::Database(database) => Some(&database.stream),
+        }
+    }
+
+    /// How far the capture of a database has come.
+    pub(crate) fn stage(&self) -> Option<&Stage> {
+        match self {
+            Self::Database(database) => Some(&database.stage),
+            Self::DirectPut | Self::Kinesis { .. } => None,
         }
     }
 }
@@ -117,10 +141,12 @@ impl DeliveryStream {
     }
 
     pub(crate) fn status(&self, now: Timestamp) -> Status {
-        match self.state {
-            State::Creating(until) if now < until => Status::Creating,
-            State::Creating(_) => Status::Active,
-            State::Deleting(_) => Status::Deleting,
+        match (self.state, self.source.stage()) {
+            (State::Deleting(_), _) => Status::Deleting,
+            (State::Creating(_), Some(Stage::Failed(_))) => Status::CreatingFailed,
+            (State::Creating(_), Some(Stage::Pending)) => Status::Creating,
+            (State::Creating(until), _) if now < until => Status::Creating,
+            (State::Creating(_), _) => Status::Active,
         }
     }
 }

@@ -103,14 +103,14 @@ impl Tap {
         &mut self,
         streams: &StreamCatalog,
     ) -> Result<HashSet<ShardUid>, LogError> {
-        let shards: Vec<Known> = match &self.stream.source {
-            Source::DirectPut => vec![Known {
+        let shards: Vec<Known> = match self.stream.source.stream() {
+            None => vec![Known {
                 id: ShardId(0),
                 uid: self.stream.uid,
                 opened: self.stream.created,
                 parents: Vec::new(),
             }],
-            Source::Kinesis { stream, .. } => {
+            Some(stream) => {
                 let held = streams.get(&self.stream.scope, stream);
                 let known = |stream: &Stream| {
                     stream.shards.iter().map(|shard| Known::of(stream, shard)).collect()
@@ -238,7 +238,7 @@ impl Tap {
 
     /// Whether the source is a stream that is being deleted, or is gone.
     pub(crate) fn source_goes(&self, streams: &StreamCatalog, now: Timestamp) -> bool {
-        let Source::Kinesis { stream, .. } = &self.stream.source else { return false };
+        let Some(stream) = self.stream.source.stream() else { return false };
         let status = streams.get(&self.stream.scope, stream).and_then(|h| h.stream.status(now));
         matches!(status, None | Some(StreamStatus::Deleting))
     }

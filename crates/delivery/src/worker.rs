@@ -7,20 +7,23 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hydrant_core::capture::CaptureError;
 use hydrant_core::control::{ControlError, Entry, Write, scan_all};
 use hydrant_core::log::{LogError, ShardUid};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::attach::{attach, detach};
 use crate::attempt::{Attempts, Outcome};
 use crate::buffer::Buffer;
 use crate::catalog::Held;
+use crate::database::{Database, Stage};
 use crate::intent::{
     Checkpoint, Intent, checkpoint_key, checkpoints_prefix, forget, intent_key, shard_of_key,
 };
 use crate::meter;
 use crate::shared::Shared;
-use crate::stream::{Source, State};
+use crate::stream::{DeliveryStream, Source, State};
 use crate::tap::Tap;
 
 /// First pause after the log or the control store failed; it doubles with each failure in a row.
@@ -54,6 +57,8 @@ enum Failure {
     Log(#[from] LogError),
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
 }
 
 /// The row versions of the checkpoints.
@@ -73,9 +78,14 @@ impl Worker {
         while !self.stop.is_cancelled() {
             let began = self.shared.clock.now();
             let stream = &self.held.stream;
-            let ended = match stream.state {
-                State::Deleting(_) => self.delete().await.map(|()| None),
-                State::Creating(_) => self.session().await.map(Some),
+            let ended = match (stream.state, &stream.source) {
+                (State::Deleting(_), _) => self.delete().await.map(|()| None),
+                (State::Creating(_), Source::Database(database)) => match database.stage {
+                    Stage::Pending => self.attach(database).await.map(Some),
+                    Stage::Attached => self.session().await.map(Some),
+                    Stage::Failed(_) => Ok(Some(self.rest().await)),
+                },
+                (State::Creating(_), _) => self.session().await.map(Some),
             };
             match ended {
                 Ok(Some(Ended::Changed)) => {}
@@ -112,6 +122,9 @@ impl Worker {
         if let State::Deleting(until) = stream.state {
             tokio::time::sleep(until.since(self.shared.clock.now())).await;
         }
+        if matches!(stream.source, Source::Database(_)) {
+            detach(self.shared.capture.as_ref(), stream).await?;
+        }
         forget(self.shared.control.as_ref(), stream.uid).await?;
         if stream.source == Source::DirectPut {
             self.shared.log.drop_shard(stream.uid).await?;
@@ -120,6 +133,37 @@ impl Worker {
         meter::recovered(stream);
         meter::buffer_bytes(stream).set(0.0);
         Ok(())
+    }
+
+    /// Has the changes of the database captured, and writes down that they are, or why they cannot
+    /// be. A crash anywhere before leaves it to be done again.
+    async fn attach(&self, database: &Database) -> Result<Ended, Failure> {
+        let stream = &self.held.stream;
+        let done = tokio::select! {
+            () = self.stop.cancelled() => return Ok(Ended::Stopped),
+            done = attach(self.shared.capture.as_ref(), stream, database) => done,
+        };
+        let stage = match done {
+            Ok(()) => Stage::Attached,
+            Err(passes @ CaptureError::Unavailable(_)) => return Err(passes.into()),
+            Err(stays) => {
+                tracing::error!(delivery_stream = %stream.name, error = %stays,
+                    "the changes of the database cannot be captured");
+                Stage::Failed(stays.to_string())
+            }
+        };
+        let source = Source::Database(Box::new(Database { stage, ..database.clone() }));
+        let row = DeliveryStream { source, ..DeliveryStream::clone(stream) };
+        self.shared.catalog.put(row, Some(self.held.version)).await?;
+        Ok(Ended::Changed)
+    }
+
+    /// Waits for the end of a delivery stream that could not be made.
+    async fn rest(&self) -> Ended {
+        tokio::select! {
+            () = self.stop.cancelled() => Ended::Stopped,
+            () = self.signals.changed.notified() => Ended::Changed,
+        }
     }
 
     /// From the rows in the control store to the end of the process or the next change.

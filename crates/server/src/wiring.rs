@@ -223,6 +223,7 @@ impl Base {
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
             make_destination: destinations(self.stores.clone()),
+            capture: None,
         };
         Ok(Delivery::start(ports, hydrant_delivery::Options::default()).await?)
     }

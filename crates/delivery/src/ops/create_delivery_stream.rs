@@ -12,8 +12,10 @@ use serde_json::{Value, json};
 
 use super::tags::{Tag, checked_tags};
 use crate::Delivery;
+use crate::attach::check_free;
 use crate::checks::{Checks, checked_name, read};
 use crate::configuration::{ROLE_ARN, S3Configuration, is_role_arn, unsupported};
+use crate::database::{Database, DatabaseConfiguration, Stage};
 use crate::error::Error;
 use crate::stream::{DeliveryStream, Destination, Source, State};
 
@@ -30,6 +32,7 @@ struct Input {
     delivery_stream_name: Option<String>,
     delivery_stream_type: Option<String>,
     kinesis_stream_source_configuration: Option<KinesisSource>,
+    database_source_configuration: Option<DatabaseConfiguration>,
     #[serde(rename = "S3DestinationConfiguration")]
     s3: Option<S3Configuration>,
     #[serde(rename = "ExtendedS3DestinationConfiguration")]
@@ -58,7 +61,9 @@ pub(super) async fn run(delivery: &Delivery, scope: &Scope, body: &[u8]) -> Resu
     checks.done()?;
     let name = checked_name(Some(name))?;
     refuse_others(&input.others)?;
-    let source = checked_source(delivery, scope, &kind, input.kinesis_stream_source_configuration)?;
+    let (kinesis, database) =
+        (input.kinesis_stream_source_configuration, input.database_source_configuration);
+    let source = checked_source(delivery, scope, &name, &kind, kinesis, database).await?;
     let destination = checked_destination(delivery, input.s3, input.extended_s3)?;
     create(delivery, scope, name, source, destination, tags).await
 }
@@ -74,7 +79,7 @@ fn refuse_others(others: &BTreeMap<String, Value>) -> Result<(), Error> {
                     "Use S3DestinationConfiguration or ExtendedS3DestinationConfiguration.",
                 )
             } else if member.contains("Source") {
-                ("a source", "Use DirectPut without it, or KinesisStreamAsSource.")
+                ("a source", "Use DirectPut without it, KinesisStreamAsSource or DatabaseAsSource.")
             } else {
                 ("a setting", "Leave it out.")
             };
@@ -83,26 +88,58 @@ fn refuse_others(others: &BTreeMap<String, Value>) -> Result<(), Error> {
     }
 }
 
-fn checked_source(
+async fn checked_source(
     delivery: &Delivery,
     scope: &Scope,
+    name: &DeliveryStreamName,
     kind: &str,
     kinesis: Option<KinesisSource>,
+    database: Option<DatabaseConfiguration>,
 ) -> Result<Source, Error> {
     let invalid = |text: &str| Err(Error::InvalidArgument(text.to_owned()));
-    match (kind, kinesis) {
-        ("DirectPut", None) => Ok(Source::DirectPut),
-        ("DirectPut", Some(_)) => invalid(
+    match (kind, kinesis, database) {
+        ("MSKAsSource", ..) => {
+            let hint = "Use DirectPut, KinesisStreamAsSource or DatabaseAsSource.";
+            Err(unsupported("DeliveryStreamType", kind, hint))
+        }
+        ("DirectPut" | "DatabaseAsSource", Some(_), _) => invalid(
             "KinesisSourceStreamConfig is only applicable for KinesisStreamAsSource stream type.",
         ),
-        ("KinesisStreamAsSource", None) => {
+        ("DirectPut" | "KinesisStreamAsSource", _, Some(_)) => invalid(
+            "DatabaseSourceConfiguration is only applicable for DatabaseAsSource stream type.",
+        ),
+        ("KinesisStreamAsSource", Some(kinesis), None) => kinesis_source(delivery, scope, kinesis),
+        ("KinesisStreamAsSource", None, None) => {
             invalid("KinesisSourceStreamConfig is required for KinesisStreamAsSource stream type.")
         }
-        ("KinesisStreamAsSource", Some(kinesis)) => kinesis_source(delivery, scope, kinesis),
-        (other, _) => {
-            Err(unsupported("DeliveryStreamType", other, "Use DirectPut or KinesisStreamAsSource."))
+        ("DatabaseAsSource", None, Some(database)) => {
+            database_source(delivery, scope, name, database).await
         }
+        ("DatabaseAsSource", None, None) => {
+            invalid("DatabaseSourceConfiguration is required for DatabaseAsSource stream type.")
+        }
+        _ => Ok(Source::DirectPut),
     }
+}
+
+async fn database_source(
+    delivery: &Delivery,
+    scope: &Scope,
+    name: &DeliveryStreamName,
+    mut configuration: DatabaseConfiguration,
+) -> Result<Source, Error> {
+    let shared = &delivery.shared;
+    let Some(capture) = shared.capture.as_deref() else {
+        let hint = "This process captures no changes. Use DirectPut or KinesisStreamAsSource.";
+        return Err(unsupported("DeliveryStreamType", "DatabaseAsSource", hint));
+    };
+    let plan = configuration.plan(scope, &capture.secrets().await?)?;
+    // Every name of a delivery stream is one of a stream too.
+    let stream: StreamName = name.as_str().parse().map_err(|e| Error::Internal(format!("{e}")))?;
+    if shared.catalog.get(scope, name).is_none() {
+        check_free(capture, shared, scope, &stream).await?;
+    }
+    Ok(Source::Database(Box::new(Database { plan, stream, stage: Stage::Pending, configuration })))
 }
 
 fn kinesis_source(

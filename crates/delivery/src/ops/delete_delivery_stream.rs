@@ -1,4 +1,5 @@
-//! `DeleteDeliveryStream`. What is not delivered yet is deleted with it, as AWS documents it.
+//! `DeleteDeliveryStream`. What is not delivered yet is deleted with it, as AWS documents it. The
+//! source and the connection of a database go too; the stream its changes were in stays.
 
 use hydrant_core::names::Scope;
 use serde::Deserialize;
@@ -26,7 +27,7 @@ pub(super) async fn run(delivery: &Delivery, scope: &Scope, body: &[u8]) -> Resu
     match held.stream.status(now) {
         Status::Creating => return Err(in_use(&held.stream, Status::Creating)),
         Status::Deleting => return Ok(empty()),
-        Status::Active => {}
+        Status::Active | Status::CreatingFailed => {}
     }
     let state = State::Deleting(now.plus(delivery.shared.options.delete_delay));
     let deleted =

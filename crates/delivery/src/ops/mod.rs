@@ -31,7 +31,7 @@ pub(crate) async fn call(
         "PutRecord" => put_record::run(delivery, scope, body).await?,
         "PutRecordBatch" => put_record_batch::run(delivery, scope, body).await?,
         "CreateDeliveryStream" => create_delivery_stream::run(delivery, scope, body).await?,
-        "DescribeDeliveryStream" => describe_delivery_stream::run(delivery, scope, body)?,
+        "DescribeDeliveryStream" => describe_delivery_stream::run(delivery, scope, body).await?,
         "ListDeliveryStreams" => list_delivery_streams::run(delivery, scope, body)?,
         "DeleteDeliveryStream" => delete_delivery_stream::run(delivery, scope, body).await?,
         "UpdateDestination" => update_destination::run(delivery, scope, body).await?,

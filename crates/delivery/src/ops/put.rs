@@ -74,7 +74,7 @@ pub(super) fn shard_for_puts(
     }
     match &stream.source {
         Source::DirectPut => Ok(stream.uid),
-        Source::Kinesis { .. } => Err(Error::InvalidArgument(
+        Source::Kinesis { .. } | Source::Database(_) => Err(Error::InvalidArgument(
             "This operation is not permitted on KinesisStreamAsSource delivery stream type.".into(),
         )),
     }

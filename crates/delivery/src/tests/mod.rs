@@ -2,6 +2,7 @@
 
 mod api;
 mod crash;
+mod database;
 mod flow;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use hydrant_core::hash::HashRange;
 use hydrant_core::log::ShardUid;
 use hydrant_core::names::{Scope, StreamName};
 use hydrant_core::record::RecordBatch;
-use hydrant_testkit::{MemoryControl, MemoryLog};
+use hydrant_testkit::{MemoryControl, MemoryLog, RecordingCapture};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -60,6 +61,7 @@ pub(crate) struct World {
     pub(crate) log: Arc<MemoryLog>,
     control: Arc<dyn ControlStore>,
     pub(crate) streams: Arc<StreamCatalog>,
+    capture: Arc<RecordingCapture>,
     buckets: Buckets,
     mode: Arc<Mutex<Mode>>,
     /// Ids of the batches handed over.
@@ -82,6 +84,7 @@ impl World {
             streams: Arc::new(StreamCatalog::open(control.clone()).await.unwrap()),
             clock,
             control,
+            capture: Arc::default(),
             buckets: Arc::default(),
             mode: Arc::new(Mutex::new(Mode::Pass)),
             batches: Arc::default(),
@@ -101,6 +104,7 @@ impl World {
             clock: self.clock.clone(),
             random: Arc::new(Random::from_seed(1)),
             make_destination: self.make_destination(),
+            capture: Some(self.capture.clone()),
         }
     }
 
