@@ -137,7 +137,9 @@ fn mark(stream: &DeliveryStream) -> String {
 }
 
 fn not_own(kind: &str, name: &str) -> CaptureError {
-    CaptureError::Invalid(format!("{kind} '{name}' already exists and is not this one's"))
+    CaptureError::Invalid(format!(
+        "{kind} '{name}' already exists, and is not this delivery stream's"
+    ))
 }
 
 fn left(delivery_stream: &str, what: &str, why: &str) {

@@ -1,4 +1,5 @@
-//! Data Firehose: delivery streams that take records, or tap a stream, and deliver them in batches.
+//! Data Firehose: delivery streams that take records, or tap a stream, and deliver them in batches. One
+//! that reads a database taps the stream that change data capture writes for it.
 //!
 //! Direct puts are appended to a hidden shard of the log, so there is one path for both sources:
 //! tap → buffer → intent → delivery → checkpoint. The intent, a row with the ranges of a batch, is
