@@ -20,7 +20,7 @@ use hydrant_core::catalog::{
 };
 use hydrant_core::clock::SystemClock;
 use hydrant_core::control::ControlStore;
-use hydrant_core::hash::HashRange;
+use hydrant_core::hash::{HashKey, HashRange};
 use hydrant_core::log::{LogEngine, ReadLimit};
 use hydrant_core::names::{Scope, StreamName};
 use hydrant_core::sequence::RecordIndex;
@@ -117,18 +117,22 @@ impl World {
     }
 
     async fn sources(&self) -> Arc<Sources> {
+        self.sources_and_streams().await.0
+    }
+
+    async fn sources_and_streams(&self) -> (Arc<Sources>, Arc<StreamCatalog>) {
         let streams = self.streams().await;
         let maker =
             Maker { log: self.log.clone(), streams: streams.clone(), clock: self.clock.clone() };
         let ports = Ports {
             log: self.log.clone(),
             control: self.control.clone(),
-            streams,
+            streams: streams.clone(),
             clock: self.clock.clone(),
             random: Arc::new(Random::from_seed(self.seed)),
             make_stream: Arc::new(maker),
         };
-        Sources::start(ports, Options::default()).await.unwrap()
+        (Sources::start(ports, Options::default()).await.unwrap(), streams)
     }
 
     fn settings(&self) -> SourceSettings {
@@ -420,5 +424,142 @@ async fn a_table_that_comes_later_is_read_and_followed() {
     for table in ["a", "b"] {
         assert_eq!(folded(&records, table), selected(&postgres, table).await);
     }
+    sources.shutdown().await;
+}
+
+impl World {
+    /// Splits a shard, or merges two neighbours, as Data Streams does: children made, parents sealed,
+    /// then one row.
+    async fn reshard(&self, streams: &StreamCatalog, random: &Random) {
+        let held = streams.get(&self.scope, &"twitch".parse().unwrap()).unwrap();
+        let mut stream = (*held.stream).clone();
+        let mut open: Vec<Shard> = stream.shards.iter().filter(|s| s.is_open()).cloned().collect();
+        open.sort_by_key(|shard| shard.range.start);
+        let next = ShardId(stream.shards.len() as u32);
+        let n = random.next_u64() as usize % open.len();
+        let uids = streams.allocate_shards(2).await.unwrap();
+        let child = |n: u32, range: HashRange, parents: &[Shard]| Shard {
+            id: ShardId(next.0 + n),
+            uid: uids[n as usize],
+            range,
+            created: self.clock.now(),
+            parent: Some(parents[0].id),
+            adjacent_parent: parents.get(1).map(|parent| parent.id),
+            closed: None,
+        };
+        let (parents, children) = if open.len() > 2 && n + 1 < open.len() {
+            let parents = vec![open[n].clone(), open[n + 1].clone()];
+            let range = HashRange { start: parents[0].range.start, end: parents[1].range.end };
+            (parents.clone(), vec![child(0, range, &parents)])
+        } else {
+            let parents = vec![open[n].clone()];
+            let HashRange { start, end } = parents[0].range;
+            let middle = HashKey(start.0 + (end.0 - start.0) / 2);
+            let low = HashRange { start, end: middle };
+            let high = HashRange { start: HashKey(middle.0 + 1), end };
+            (parents.clone(), vec![child(0, low, &parents), child(1, high, &parents)])
+        };
+        for child in &children {
+            self.log.create(child.uid, Duration::from_secs(86_400)).await.unwrap();
+        }
+        for parent in &parents {
+            self.log.seal(parent.uid).await.unwrap();
+        }
+        sleep(Duration::from_millis(20)).await;
+        for shard in &mut stream.shards {
+            if parents.iter().any(|parent| parent.id == shard.id) {
+                shard.closed = Some(self.clock.now());
+            }
+        }
+        stream.shards.extend(children);
+        streams.put(stream, Some(held.version)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn resharded_and_killed_under_load_nothing_is_lost_or_doubled() {
+    let Some(postgres) = Postgres::everyday(&[]).await else { return };
+    postgres
+        .run(
+            "CREATE TABLE k (id int PRIMARY KEY, v int); \
+             ALTER TABLE k REPLICA IDENTITY FULL; CREATE PUBLICATION mz_source FOR TABLE k; \
+             INSERT INTO k SELECT i, 0 FROM generate_series(1, 200) i",
+        )
+        .await;
+    let world = World::new(9);
+    let (sources, mut streams) = world.sources_and_streams().await;
+    world.create(&sources, &postgres).await;
+    until(&sources, |r| r.state == SourceState::Streaming).await;
+    let writer = async {
+        let mut session = postgres.session().await;
+        for n in 1..=300 {
+            let sql = match n % 6 {
+                0 => format!("DELETE FROM k WHERE id % 40 = {}", n % 40),
+                1 => format!("UPDATE k SET id = id + 100000 WHERE id = {n}"),
+                2 => format!("INSERT INTO k SELECT i, {n} FROM generate_series({n}000, {n}100) i"),
+                _ => format!("UPDATE k SET v = v + 1 WHERE id % 3 = {}", n % 3),
+            };
+            session.query(&sql).await.unwrap();
+            if n == 150 {
+                session.query("TRUNCATE k").await.unwrap();
+            }
+        }
+    };
+    let seed = 23;
+    let random = Random::from_seed(seed);
+    let mut running = Some(sources);
+    let mut reshards = 0;
+    tokio::pin!(writer);
+    loop {
+        tokio::select! {
+            () = &mut writer => break,
+            () = sleep(Duration::from_millis(100 + random.next_u64() % 200)) => {
+                world.reshard(&streams, &random).await;
+                reshards += 1;
+                if random.next_u64().is_multiple_of(2) {
+                    running.take().unwrap().abort();
+                    let (sources, again) = world.sources_and_streams().await;
+                    (running, streams) = (Some(sources), again);
+                }
+            }
+        }
+    }
+    let sources = running.unwrap();
+    let cut = caught_up(&sources, &postgres).await;
+    let records = world.records(Some(&cut)).await;
+    assert!(reshards > 3, "{reshards}");
+    let context = format!("seed {seed}, after {reshards} reshards");
+    assert_eq!(folded(&records, "k"), selected(&postgres, "k").await, "{context}");
+    sources.shutdown().await;
+}
+
+/// Run with `--ignored --nocapture` on an optimised build for numbers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn a_million_rows_in_one_transaction() {
+    let Some(postgres) = Postgres::everyday(&[]).await else { return };
+    postgres
+        .run(
+            "CREATE TABLE big (id int PRIMARY KEY, a text, b text, c int, d int, e bool, \
+             f timestamptz, g float8, h text, i bigint); \
+             CREATE PUBLICATION mz_source FOR TABLE big",
+        )
+        .await;
+    let world = World::new(5);
+    let sources = world.sources().await;
+    world.create(&sources, &postgres).await;
+    until(&sources, |r| r.state == SourceState::Streaming).await;
+    let began = Instant::now();
+    postgres
+        .run(
+            "INSERT INTO big SELECT i, 'channel ' || i % 100, md5(i::text), i, i % 7, true, now(), \
+             i / 3.0, 'some message text', i * 1000 FROM generate_series(1, 1000000) i",
+        )
+        .await;
+    println!("inserted after {:?}", began.elapsed());
+    until(&sources, |r| r.records >= 1_000_000).await;
+    println!("in the stream after {:?}", began.elapsed());
+    caught_up(&sources, &postgres).await;
+    println!("confirmed after {:?}", began.elapsed());
     sources.shutdown().await;
 }

@@ -266,13 +266,19 @@ impl Writer {
     }
 
     /// Makes `resume`, which all that was taken is before, the next position to store. Nothing if one
-    /// is armed already, or if some shard is ahead of it.
-    pub(crate) fn arm(&mut self, resume: Lsn) {
+    /// is armed already, or if some shard is ahead of it: then `false`.
+    pub(crate) fn arm(&mut self, resume: Lsn) -> bool {
         if self.armed.is_some() || resume <= self.marks.last().commit_lsn {
-            return;
+            return false;
         }
         let lanes = self.lanes.iter().map(|lane| (lane.taken, lane.mark)).collect();
         self.armed = Some(Armed { resume, ordinal: self.ordinal, lanes });
+        true
+    }
+
+    /// By shard, what is below has nothing of the source past its stored position.
+    pub(crate) fn floors(&self) -> &BTreeMap<ShardUid, RecordIndex> {
+        &self.marks.floors
     }
 
     pub(crate) fn is_armed(&self) -> bool {

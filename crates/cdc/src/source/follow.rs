@@ -149,6 +149,8 @@ struct Stand {
     confirmed_at: Instant,
     /// Whether to end between two transactions.
     leaving: bool,
+    /// Tables as they are at the armed position, if they differ from what is stored.
+    tables: Option<Vec<TableRow>>,
 }
 
 impl Worker {
@@ -174,6 +176,7 @@ impl Worker {
             stored_at: now - CUT_INTERVAL,
             confirmed_at: now,
             leaving: leave_early,
+            tables: None,
         };
         loop {
             match decide(&orders.borrow_and_update(), row) {
@@ -199,9 +202,9 @@ impl Worker {
                 landed?;
                 writer.flush(idle || leaves);
             }
-            self.arm(&mut stand, writer, transcriber, idle, leaves);
+            self.due(&mut stand, writer, transcriber, idle, leaves);
             if let Some((resume, shards)) = writer.reached() {
-                self.keep(feed, transcriber, &mut stand, resume, shards).await?;
+                self.keep(feed, &mut stand, resume, shards).await?;
             }
             if leaves && !writer.is_armed() && writer.is_drained() && stand.dirty.is_none() {
                 return Ok(());
@@ -272,7 +275,7 @@ impl Worker {
                 stand.dirty = Some(end);
                 stand.received = stand.received.max(end);
                 if Instant::now() >= stand.stored_at + CUT_INTERVAL {
-                    writer.arm(end);
+                    stand.arm(end, writer, transcriber);
                 }
             }
             Step::Changed(oid, difference) => {
@@ -286,11 +289,11 @@ impl Worker {
     }
 
     /// Makes the present position the next one to store, if it is time.
-    fn arm(
+    fn due(
         &self,
         stand: &mut Stand,
         writer: &mut Writer,
-        transcriber: &Transcriber,
+        transcriber: &mut Transcriber,
         idle: bool,
         leaves: bool,
     ) {
@@ -299,9 +302,11 @@ impl Worker {
         }
         let since = Instant::now() - stand.stored_at;
         match stand.dirty {
-            Some(end) if leaves || since >= CUT_INTERVAL_IDLE => writer.arm(end.max(stand.quiet)),
+            Some(end) if leaves || since >= CUT_INTERVAL_IDLE => {
+                stand.arm(end.max(stand.quiet), writer, transcriber);
+            }
             None if stand.quiet > self.progress.cut.resume && since >= CUT_INTERVAL_QUIET => {
-                writer.arm(stand.quiet);
+                stand.arm(stand.quiet, writer, transcriber);
             }
             _ => {}
         }
@@ -311,7 +316,6 @@ impl Worker {
     async fn keep<F: Feed>(
         &mut self,
         feed: &mut F,
-        transcriber: &mut Transcriber,
         stand: &mut Stand,
         resume: Lsn,
         shards: BTreeMap<ShardUid, RecordIndex>,
@@ -319,9 +323,7 @@ impl Worker {
         let uid = self.orders.borrow().row.uid.clone();
         let mut next = self.progress.clone();
         next.cut = Cut { epoch: next.cut.epoch, resume, shards, complete: true };
-        // Nothing of a later transaction may be stored with this position.
-        let settled = !transcriber.is_within() && stand.dirty.is_none_or(|end| end <= resume);
-        let altered = if settled { transcriber.altered() } else { None };
+        let altered = stand.tables.take();
         let tables: Vec<&TableRow> = altered.iter().flatten().collect();
         loop {
             match self.store.advance(&uid, &next, &tables, &[]).await {
@@ -343,18 +345,15 @@ impl Worker {
             stand.dirty = None;
         }
         stand.stored_at = Instant::now();
-        let tables = altered.map(|_| transcriber.tables());
-        if let Some(tables) = &tables {
-            self.tables.clone_from(tables);
-        }
+        let altered = altered.into_iter().flatten().map(|table| (table.captured.oid, table));
+        let altered: BTreeMap<u32, TableRow> = altered.collect();
+        self.tables.extend(altered.clone());
         let dirty = stand.dirty.is_some();
         let now = self.ports.clock.now();
         self.board.tell(|shown| {
             shown.cut = self.progress.cut.clone();
             shown.unconfirmed_since = dirty.then_some(now);
-            if let Some(tables) = tables {
-                shown.tables = tables;
-            }
+            shown.tables.extend(altered);
         });
         self.confirm(feed, stand, false).await
     }
@@ -393,6 +392,14 @@ impl Worker {
 }
 
 impl Stand {
+    /// Makes a position the next one to store, with the tables as they are there: what comes later
+    /// must not be stored with it.
+    fn arm(&mut self, resume: Lsn, writer: &mut Writer, transcriber: &mut Transcriber) {
+        if writer.arm(resume) {
+            self.tables = transcriber.altered();
+        }
+    }
+
     /// When to look again.
     fn tick(&self) -> Instant {
         let confirm = self.confirmed_at + CONFIRM_INTERVAL;

@@ -24,6 +24,8 @@ pub(crate) struct Marks {
     last: Position,
     /// The first index past the source's records, by shard, also before the cut.
     pub(crate) ends: BTreeMap<ShardUid, RecordIndex>,
+    /// Where the next search may begin: how far a shard was read, if nothing was found.
+    pub(crate) floors: BTreeMap<ShardUid, RecordIndex>,
 }
 
 impl Marks {
@@ -39,7 +41,7 @@ impl Marks {
             let mark = cut.shards.get(&shard.uid).copied();
             let floor = floors.get(&shard.uid).copied();
             let mut from = mark.max(floor).unwrap_or(RecordIndex::MIN);
-            let mut end = mark;
+            let (start, mut found) = (from, None);
             let mut last = Position::default();
             loop {
                 let page = log.read(shard.uid, from, PAGE).await?;
@@ -60,13 +62,15 @@ impl Marks {
                         break;
                     }
                 }
-                end = end.max(of_page);
+                found = found.max(of_page);
+                from = page.next;
                 if page.is_empty() || page.next >= page.tail.end {
                     break;
                 }
-                from = page.next;
             }
-            if let Some(end) = end {
+            let clean = if found.is_some() { start } else { from };
+            marks.floors.insert(shard.uid, clean);
+            if let Some(end) = mark.max(found) {
                 marks.ends.insert(shard.uid, end);
             }
             if last > Position::default() {

@@ -35,7 +35,7 @@ impl Worker {
             next.cut.epoch = last.epoch;
             next.slot = choice.name.clone();
         }
-        next.stage = SlotStage::Intended;
+        (next.stage, next.broken) = (SlotStage::Intended, None);
         next.system.clone_from(&session.facts.identity.system);
         next.timeline = session.facts.identity.timeline;
         next.cut = Cut { epoch: next.cut.epoch + 1, ..Cut::default() };

@@ -98,6 +98,9 @@ pub(crate) struct Progress {
     /// When epochs began by themselves because the slot was lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) losses: Vec<Timestamp>,
+    /// Why this epoch cannot go on, if nothing but a new one helps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) broken: Option<String>,
     pub(crate) cut: Cut,
     /// Where to look for own records in shards that have no mark: what is below is older.
     #[serde(default)]

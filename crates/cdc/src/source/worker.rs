@@ -27,6 +27,8 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 const RECHECK: Duration = Duration::from_secs(30);
 /// The same where each look is a login that is refused.
 const RECHECK_LOGIN: Duration = Duration::from_secs(60);
+/// The same where each look reads a snapshot.
+const RECHECK_SNAPSHOT: Duration = Duration::from_secs(1_800);
 /// Most epochs that begin by themselves within an hour.
 const LOSSES_PER_HOUR: usize = 3;
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -143,6 +145,16 @@ impl Worker {
                 }
                 return self.failed(row, Failure::SlotLost, text);
             }
+            Trouble::Failed(Failure::PublicationDropped, text) => {
+                // Recreating it does not bring back what was not decoded meanwhile.
+                if self.is_following(row) && self.progress.broken.is_none() {
+                    let next = Progress { broken: Some(text.clone()), ..self.progress.clone() };
+                    if let Err(error) = self.store.advance(&row.uid, &next, &[], &[]).await {
+                        tracing::warn!(%error, "that a publication was dropped is not stored");
+                    }
+                }
+                return self.failed(row, Failure::PublicationDropped, text);
+            }
             Trouble::Failed(failure, text) => return self.failed(row, failure, text),
             Trouble::Resharded => (RETRY, "the stream is being resharded".to_owned()),
             Trouble::Passing(text) | Trouble::Server(ServerError::Transient(text)) => (RETRY, text),
@@ -166,6 +178,8 @@ impl Worker {
         self.board.state(SourceState::Failed(failure), text);
         match failure {
             Failure::Authentication | Failure::Tls => RECHECK_LOGIN,
+            // A snapshot would be read and written again up to the same row.
+            Failure::Undecodable if !self.is_following(row) => RECHECK_SNAPSHOT,
             _ => RECHECK,
         }
     }
@@ -205,6 +219,9 @@ impl Worker {
         let following = self.is_following(&row);
         if !following || self.failures == 0 {
             self.board.state(SourceState::Validating, "");
+        }
+        if let Some(text) = self.progress.broken.as_ref().filter(|_| following) {
+            return Err(Trouble::Failed(Failure::PublicationDropped, text.clone()));
         }
         let mut session = self.look(row, following).await?;
         let settings = &session.row.settings;
@@ -371,6 +388,7 @@ impl Worker {
         let (_watching, told) = monitor(session, &self.progress.slot, &self.board);
         let mut live = Live { replication, server };
         let row = session.row.clone();
+        self.progress.floors.clone_from(writer.floors());
         let followed =
             self.follow(&row, &mut live, &mut writer, &mut transcriber, told, leave_early).await;
         let settled = async {
