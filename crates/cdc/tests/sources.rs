@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
+#[path = "sources/failures.rs"]
+mod failures;
 mod postgres;
 
 use std::collections::BTreeMap;
@@ -11,9 +13,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hydrant_cdc::{Options, Ports, Sources};
 use hydrant_core::capture::{
-    AlterSource, Capture, CaptureError, Captured, Cut, Envelope, IfExists, MakeStream, OnSlotLoss,
-    Op, Oversize, PgTable, Position, SnapshotMode, SourceRecord, SourceReport, SourceSettings,
-    SourceState, SourceTable, TableState, read,
+    AlterSource, Capture, CaptureError, Captured, Cut, Envelope, Failure, IfExists, MakeStream,
+    OnSlotLoss, Op, Oversize, PgTable, Position, SnapshotMode, SourceRecord, SourceReport,
+    SourceSettings, SourceState, SourceTable, TableState, read,
 };
 use hydrant_core::catalog::{
     Capacity, Shard, ShardId, Stream, StreamCatalog, StreamMode, StreamSettings, StreamState,
