@@ -9,6 +9,8 @@ mod metrics;
 mod settings;
 mod snapshot;
 mod store;
+#[cfg(test)]
+mod tests;
 mod transcribe;
 mod worker;
 

@@ -195,7 +195,7 @@ impl Writer {
         self.bytes < BYTES_MAX && !self.crowded
     }
 
-    /// Sends the batches that are full, or all that can go if nothing more comes for now.
+    /// Sends the batches that are full, or all that can go if nothing more has arrived.
     pub(crate) fn flush(&mut self, idle: bool) {
         for n in 0..self.lanes.len() {
             let lane = &mut self.lanes[n];

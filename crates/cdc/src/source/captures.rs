@@ -354,7 +354,7 @@ impl Inner {
                     self.store.delete_leaving(uid).await
                 };
                 if let Err(error) = cleared.await {
-                    tracing::warn!(source = name, %error, "rows of a dropped source stay for now");
+                    tracing::warn!(source = name, %error, "rows of a dropped source stay until the next look");
                 }
                 text
             }

@@ -24,7 +24,7 @@ use crate::source::worker::{Order, Session, Trouble, Worker};
 
 /// How often a position is stored while changes keep coming.
 const CUT_INTERVAL: Duration = Duration::from_secs(1);
-/// The same when nothing comes for now.
+/// The same when nothing more has arrived.
 const CUT_INTERVAL_IDLE: Duration = Duration::from_millis(100);
 /// The same when nothing of the source's came at all.
 const CUT_INTERVAL_QUIET: Duration = Duration::from_secs(5);
