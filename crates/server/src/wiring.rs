@@ -344,6 +344,10 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
         let (warehouse, workers) = (Arc::clone(&warehouse), workers.clone());
         async move { warehouse.run_pipes(workers).await }
     }));
+    worker(sql.spawn({
+        let (warehouse, workers) = (Arc::clone(&warehouse), workers.clone());
+        async move { warehouse.run_state(workers).await }
+    }));
     let objects = Arc::clone(&bucket);
     worker(tokio::spawn(until(workers.clone(), async move { sweep(&objects).await })));
 

@@ -21,6 +21,7 @@ use crate::session::{Login, Session, Sessions, SqlError};
 use crate::sql::functions::Context;
 use crate::sql::scan;
 use crate::stage::{Listed, OpenBucket, Place, Resolved};
+use crate::state::{self, Follow, Following, StateOptions};
 use crate::statement::SqlSession;
 use crate::table::{Tables, sweep_rows};
 
@@ -36,12 +37,22 @@ pub struct EngineOptions {
     pub users: Vec<(String, String)>,
     /// Memory that all running statements may hold together; what does not fit is spilled to disk.
     pub query_memory_bytes: usize,
+    /// What current-state tables follow. Without it there can be none.
+    pub follow: Option<Follow>,
+    /// Sizes by which they are kept.
+    pub state: StateOptions,
 }
 
 impl EngineOptions {
     /// The defaults, over a directory.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), users: Vec::new(), query_memory_bytes: QUERY_MEMORY_BYTES }
+        Self {
+            dir: dir.into(),
+            users: Vec::new(),
+            query_memory_bytes: QUERY_MEMORY_BYTES,
+            follow: None,
+            state: StateOptions::default(),
+        }
     }
 }
 
@@ -76,6 +87,7 @@ pub struct Engine {
     pub(crate) open_bucket: OpenBucket,
     pub(crate) doorbell: Doorbell,
     pub(crate) pipe_trouble: Mutex<HashMap<String, Trouble>>,
+    pub(crate) following: Following,
     users: BTreeMap<String, String>,
 }
 
@@ -112,6 +124,7 @@ impl Engine {
             open_bucket,
             doorbell,
             pipe_trouble: Mutex::new(HashMap::new()),
+            following: Following::new(options.follow, options.state),
             users: options.users.into_iter().map(|(u, p)| (u.to_uppercase(), p)).collect(),
         };
         engine.sweep().await.map_err(OpenError::Damaged)?;
@@ -142,6 +155,18 @@ impl Engine {
     /// if there may be more to do at once.
     pub async fn run_pipes_once(self: &Arc<Self>) -> bool {
         Worker::new(Arc::clone(self)).pass().await
+    }
+
+    /// Keeps the current-state tables at their sources' cuts until `shutdown`. The caller's duty: one
+    /// such task, and to await its end before the log and the control store are closed.
+    pub async fn run_state(self: Arc<Self>, shutdown: CancellationToken) {
+        state::run(self, shutdown).await;
+    }
+
+    /// Brings every current-state table as far as it can be brought now, as [`Engine::run_state`] does
+    /// when a source has a new cut. True if one of them changed; an error passes.
+    pub async fn run_state_once(self: &Arc<Self>) -> Result<bool, SqlError> {
+        state::run_once(self).await
     }
 
     pub(crate) fn context(&self, names: &Names, user: &str) -> Context {
@@ -181,6 +206,7 @@ impl Engine {
         let retry = |e: SqlError| LoadError::Retry(e.to_string());
         let table = self.catalog.get::<Table>(name).await.map_err(retry)?;
         let table = table.ok_or_else(|| LoadError::NoTable(name.to_string()))?.row;
+        crate::state::refuse(&table, "COPY").map_err(|e| LoadError::Aborted(e.to_string()))?;
         let rows =
             RowSource::documents(&table, None).map_err(|e| LoadError::Aborted(e.to_string()))?;
         let mut done = Vec::new();

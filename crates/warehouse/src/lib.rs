@@ -19,8 +19,10 @@ mod sql;
 mod stage;
 #[cfg(test)]
 mod stand_in;
+mod state;
 mod statement;
 mod table;
 
 pub use engine::{Engine, EngineOptions, EngineSessions, OpenError, QUERY_MEMORY_BYTES};
 pub use stage::OpenBucket;
+pub use state::{Follow, StateOptions};

@@ -300,13 +300,18 @@ impl Engine {
 
     async fn table_row(&self, d: &str, s: &str, t: Table) -> SqlResult<Vec<Cell>> {
         let (head, _) = self.tables.head(&t.uid).await?;
+        let mut comment = t.comment;
+        if let (Some(followed), Some(state)) = (&t.follows, &head.state) {
+            let state = self.following.describe(&t.uid, followed, state);
+            comment = if comment.is_empty() { state } else { format!("{comment} ({state})") };
+        }
         Ok(vec![
             Cell::Time(t.created),
             Cell::text(t.name),
             Cell::text(d),
             Cell::text(s),
-            Cell::text("TABLE"),
-            Cell::text(t.comment),
+            Cell::text(if t.follows.is_some() { "CURRENT STATE" } else { "TABLE" }),
+            Cell::text(comment),
             Cell::text(""),
             Cell::count(head.rows),
             Cell::count(head.bytes),

@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::session::ColumnType;
 use crate::sql::types;
+use crate::state::Followed;
 
-pub(crate) use store::{Catalog, Dropped, Held, Names, ObjectName, shown};
+pub(crate) use store::{Catalog, Dropped, Held, Names, ObjectName, object_key, shown};
 
 /// Longest name of an object (Snowflake).
 pub(crate) const NAME_CHARS_MAX: usize = 255;
@@ -85,6 +86,9 @@ pub(crate) struct Table {
     pub(crate) columns: Vec<ColumnDef>,
     #[serde(default)]
     pub(crate) comment: String,
+    /// What a current-state table follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) follows: Option<Followed>,
 }
 
 /// COMPRESSION of a file format.

@@ -214,6 +214,22 @@ impl Catalog {
         self.read_all(&format!("warehouse/{}/", T::KIND)).await
     }
 
+    /// Every table with its full name.
+    pub(crate) async fn all_tables(&self) -> SqlResult<Vec<(ObjectName, Table)>> {
+        let prefix = format!("warehouse/{}/", Table::KIND);
+        let rows = scan_all(self.control.as_ref(), &prefix).await.map_err(control)?;
+        let part = |text: &str| text.replace("%2F", "/").replace("%25", "%");
+        rows.into_iter()
+            .map(|(key, entry)| {
+                let table: Table = entry.json(&key).map_err(control)?;
+                let mut parts = key[prefix.len()..].split('/').map(part);
+                let mut next = || parts.next().unwrap_or_default();
+                let (database, schema) = (next(), next());
+                Ok((ObjectName { database, schema, name: table.name.clone() }, table))
+            })
+            .collect()
+    }
+
     /// Creates a database with its two schemas. `None` if it was there and may stay.
     pub(crate) async fn create_database(
         &self,

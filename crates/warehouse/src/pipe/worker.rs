@@ -245,6 +245,7 @@ impl Worker {
         let names = ready.pipe.names();
         let name = engine.catalog.resolve(&ready.copy.table, &names, "COPY")?;
         let table: Table = engine.catalog.expect(Kind::Table, &name).await?.row;
+        crate::state::refuse(&table, "COPY")?;
         let context = engine.context(&names, &ready.pipe.owner);
         let rows =
             plan_copy(&engine.queries, &ready.copy, &ready.prepared, &table, &context).await?;

@@ -4,6 +4,7 @@ use datafusion::sql::sqlparser::ast::{Insert, Query};
 use hydrant_core::warehouse::OnError;
 
 use crate::catalog::{ColumnDef, FormatOptions};
+use crate::state::CreateStateTable;
 
 /// A name of one to three parts, folded.
 pub(crate) type Name = Vec<String>;
@@ -28,6 +29,7 @@ pub(crate) enum Statement {
         comment: String,
     },
     CreateTable(Box<CreateTable>),
+    CreateStateTable(Box<CreateStateTable>),
     CreateStage(Box<CreateStage>),
     CreateFormat {
         name: Name,

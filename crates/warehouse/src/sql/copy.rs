@@ -85,6 +85,9 @@ impl Front<'_> {
     }
 
     pub(super) fn create_table(&mut self, name: Name, create: Create) -> SqlResult<Statement> {
+        if self.words(&["FROM", "SOURCE"]) {
+            return self.state_table(name, create);
+        }
         let mut columns = Vec::new();
         if self.p.consume_token(&Token::LParen) {
             let mut keys = Vec::new();

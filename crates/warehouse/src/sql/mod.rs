@@ -9,6 +9,7 @@ pub(crate) mod functions;
 pub(crate) mod options;
 pub(crate) mod rewrite;
 pub(crate) mod scan;
+mod source_table;
 mod texts;
 mod tokens;
 pub(crate) mod types;

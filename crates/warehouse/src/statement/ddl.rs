@@ -16,6 +16,7 @@ use crate::session::Answer;
 use crate::sql::ast::{AlterPipe, Create, CreatePipe, CreateStage, CreateTable, Kind};
 use crate::sql::scan::Prepared;
 use crate::stage;
+use crate::state::{CreateStateTable, refuse};
 use crate::table::{FileRow, Head, file_key, head_key, new_head};
 
 impl SqlSession {
@@ -85,6 +86,7 @@ impl SqlSession {
             owner: self.owner(),
             columns: create.columns,
             comment: create.comment,
+            follows: None,
         };
         let mut extra = Vec::new();
         match create.query {
@@ -109,6 +111,15 @@ impl SqlSession {
             // The rows of a CREATE … AS that was not needed.
             self.engine.tables.retire(&row.uid).await?;
         }
+        if let Some(old) = old {
+            self.engine.tables.retire(&old.uid).await?;
+        }
+        answer::done("CREATE TABLE", created("Table", &name, made))
+    }
+
+    pub(super) async fn create_state_table(&self, create: CreateStateTable) -> SqlResult<Answer> {
+        let name = self.engine.catalog.resolve(&create.name, &self.names, "CREATE TABLE")?;
+        let (made, old) = self.engine.create_state_table(&name, create, self.owner()).await?;
         if let Some(old) = old {
             self.engine.tables.retire(&old.uid).await?;
         }
@@ -197,6 +208,7 @@ impl SqlSession {
         let (copy, prepared) = pipe.copy()?;
         let name = engine.catalog.resolve(&copy.table, &names, "CREATE PIPE")?;
         let table: Table = engine.catalog.expect(Kind::Table, &name).await?.row;
+        refuse(&table, "CREATE PIPE")?;
         let place = stage::place(&engine.catalog, &copy.from, &names, "CREATE PIPE").await?;
         stage::resolve_format(&engine.catalog, &copy.format, &place.format, &names).await?;
         if let Some(pattern) = &copy.pattern {

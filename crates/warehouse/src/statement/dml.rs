@@ -23,6 +23,7 @@ use crate::sql::front::name_of;
 use crate::sql::scan::Prepared;
 use crate::sql::types;
 use crate::stage::{self, Listed, Place};
+use crate::state::refuse;
 use crate::table::commit::{Append, Committed};
 use crate::table::{NewFile, ParquetFile};
 
@@ -51,6 +52,7 @@ impl SqlSession {
         let catalog = &self.engine.catalog;
         let name = catalog.resolve(&name_of(written)?, &self.names, "INSERT")?;
         let table: Table = catalog.expect(Kind::Table, &name).await?.row;
+        refuse(&table, "INSERT")?;
         let mut columns = Vec::new();
         for column in &insert.columns {
             let column = name_of(column)?.pop().unwrap_or_default();
@@ -113,6 +115,7 @@ impl SqlSession {
         let engine = &self.engine;
         let name = engine.catalog.resolve(&copy.table, &self.names, "COPY")?;
         let table: Table = engine.catalog.expect(Kind::Table, &name).await?.row;
+        refuse(&table, "COPY")?;
         let place = stage::place(&engine.catalog, &copy.from, &self.names, "COPY").await?;
         let context = engine.context(&self.names, &self.user);
         let rows = plan_copy(&engine.queries, &copy, prepared, &table, &context).await?;
@@ -179,6 +182,7 @@ impl SqlSession {
         let name = self.engine.catalog.resolve(name, &self.names, "TRUNCATE")?;
         match self.engine.catalog.get::<Table>(&name).await? {
             Some(table) => {
+                refuse(&table.row, "TRUNCATE")?;
                 self.engine.tables.truncate(&table.row.uid).await?;
             }
             None if if_exists => {}

@@ -83,6 +83,7 @@ impl SqlSession {
                 self.create_schema(&name, create, comment).await
             }
             Statement::CreateTable(table) => Box::pin(self.create_table(*table, &prepared)).await,
+            Statement::CreateStateTable(table) => Box::pin(self.create_state_table(*table)).await,
             Statement::CreateStage(stage) => self.create_stage(*stage).await,
             Statement::CreateFormat { name, create, format, comment } => {
                 self.create_format(&name, create, format, comment).await

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `warehouse/head/U` | [`Head`] of the table with uid U: swapped by every commit to it |
 //! | `warehouse/file/U/N` | [`FileRow`], the N-th file |
+//! | `warehouse/work/U` | a current-state table's next head ([`crate::state`]) |
 //! | `warehouse/load/U/E/<url>␁<etag>` | a file of a stage that was loaded ([`crate::history`]) |
 //!
 //! A commit inserts its own file rows and swaps the head, so it costs the same however many files
@@ -22,8 +23,9 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{SqlResult, control, internal, no_such};
+use crate::state::{BucketFile, Folded, State, work_key};
 
-pub(crate) use writer::{NewFile, ParquetFile};
+pub(crate) use writer::{NewFile, ParquetFile, sync_dir};
 
 /// The state of a table, small whatever the table holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +39,9 @@ pub(crate) struct Head {
     pub(crate) files: u64,
     pub(crate) rows: u64,
     pub(crate) bytes: u64,
+    /// What a current-state table has, whose files are named here and not in rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) state: Option<Box<State>>,
 }
 
 /// A file of a table.
@@ -93,6 +98,14 @@ impl Tables {
             let held = self.held.lock().get(uid).cloned();
             if let Some(held) = held.as_ref().filter(|h| h.version == version) {
                 return Ok(held.clone());
+            }
+            if let Some(state) = &head.state {
+                let file =
+                    |f: &BucketFile| FileRow { name: f.name.clone(), rows: f.rows, bytes: f.bytes };
+                let files = state.published.iter().flat_map(Folded::files).map(file).collect();
+                let snapshot = Snapshot { version, head, files: Arc::new(files) };
+                self.held.lock().insert(uid.to_owned(), snapshot.clone());
+                return Ok(snapshot);
             }
             // Files are only ever added above, or all removed below `first`.
             let (mut files, from) = match held {
@@ -152,6 +165,7 @@ impl Tables {
         self.held.lock().remove(uid);
         self.remove_later(vec![self.dir.join(uid)]);
         self.remove_rows(&file_prefix(uid), None).await?;
+        self.remove_rows(&work_key(uid), None).await?;
         self.remove_rows(&format!("warehouse/load/{uid}/"), None).await
     }
 
@@ -180,8 +194,13 @@ impl Tables {
                 remove(&dir.path()).await;
                 continue;
             }
-            let named: BTreeSet<String> =
+            let mut named: BTreeSet<String> =
                 self.snapshot(&uid).await?.files.iter().map(|f| f.name.clone()).collect();
+            let key = work_key(&uid);
+            if let Some(work) = self.control.get(&key).await.map_err(control)? {
+                let work: Folded = work.json(&key).map_err(control)?;
+                named.extend(work.files().map(|f| f.name.clone()));
+            }
             let mut files = tokio::fs::read_dir(dir.path()).await.map_err(internal)?;
             while let Some(file) = files.next_entry().await.map_err(internal)? {
                 let orphan = file.file_name().to_str().is_none_or(|n| !named.contains(n));
@@ -191,7 +210,7 @@ impl Tables {
                 }
             }
         }
-        for prefix in ["warehouse/head/", "warehouse/file/", "warehouse/load/"] {
+        for prefix in ["warehouse/head/", "warehouse/file/", "warehouse/load/", "warehouse/work/"] {
             sweep_rows(self.control.as_ref(), prefix, live).await?;
         }
         Ok(())

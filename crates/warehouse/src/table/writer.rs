@@ -105,6 +105,6 @@ fn write(
     Ok(rows)
 }
 
-fn sync_dir(dir: &std::path::Path) -> SqlResult<()> {
+pub(crate) fn sync_dir(dir: &std::path::Path) -> SqlResult<()> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(internal)
 }
