@@ -342,11 +342,10 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
     worker(tokio::spawn(until(workers.clone(), async move { tables.run().await })));
     worker(sql.spawn({
         let (warehouse, workers) = (Arc::clone(&warehouse), workers.clone());
-        async move { warehouse.run_pipes(workers).await }
-    }));
-    worker(sql.spawn({
-        let (warehouse, workers) = (Arc::clone(&warehouse), workers.clone());
-        async move { warehouse.run_state(workers).await }
+        let pipes = Arc::clone(&warehouse).run_pipes(workers.clone());
+        async move {
+            tokio::join!(pipes, warehouse.run_state(workers));
+        }
     }));
     let objects = Arc::clone(&bucket);
     worker(tokio::spawn(until(workers.clone(), async move { sweep(&objects).await })));
