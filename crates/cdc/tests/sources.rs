@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use hydrant_cdc::{Options, Ports, Sources};
 use hydrant_core::capture::{
     AlterSource, Capture, CaptureError, Captured, Cut, Envelope, Failure, IfExists, MakeStream,
-    OnSlotLoss, Op, Oversize, PgTable, Position, SnapshotMode, SourceRecord, SourceReport,
-    SourceSettings, SourceState, SourceTable, TableState, read,
+    OnSlotLoss, Op, Oversize, PgTable, Position, SlotChoice, SnapshotMode, SourceRecord,
+    SourceReport, SourceSettings, SourceState, SourceTable, TableState, read,
 };
 use hydrant_core::catalog::{
     Capacity, Shard, ShardId, Stream, StreamCatalog, StreamMode, StreamSettings, StreamState,

@@ -283,7 +283,8 @@ impl Worker {
                 let columns = feed.columns(&relation, &known).await?;
                 transcriber.changed(oid, &difference, columns, start, writer)?;
             }
-            Step::Unknown(_) => stand.leaving = true,
+            // Looked for once: what the publications do not have then is not the source's.
+            Step::Unknown(oid) => stand.leaving |= self.unknown.insert(oid),
         }
         Ok(())
     }

@@ -54,6 +54,7 @@ impl Worker {
         let mut replication = Replication::connect(&session.access).await?;
         let rows = row.settings.snapshot == SnapshotMode::Initial;
         let slot = self.progress.slot.clone();
+        let mut borrowed = false;
         let (resume, created) = match adopted {
             Some(adopted) => {
                 let at = adopted.confirmed.unwrap_or_default();
@@ -61,6 +62,7 @@ impl Worker {
                     true => Some(self.temporary(session, &mut replication).await?),
                     false => None,
                 };
+                borrowed = rows;
                 (at, created.unwrap_or(CreatedSlot { consistent: at, snapshot: None }))
             }
             None => {
@@ -93,6 +95,11 @@ impl Worker {
         self.store.advance(&row.uid, &next, &tables, &[]).await?;
         self.progress = next;
         self.show_progress();
+        if borrowed {
+            // Its temporary slot would hold the log as long as it lasts.
+            replication.stop().await;
+            replication = Replication::connect(&session.access).await?;
+        }
         Ok(replication)
     }
 
@@ -270,14 +277,14 @@ impl Worker {
         });
     }
 
-    /// Tables that the source takes and does not have, and those that it has and does not take.
+    /// Tables that the source takes and does not have, and those that it has and does not take, or
+    /// that are published no more: if they come again, changes in between are missing.
     pub(super) fn differences(&self, session: &Session) -> (BTreeSet<u32>, Vec<u32>) {
         let published = session.facts.published.tables.iter();
         let taken = published.filter(|table| session.row.takes(&table.captured.table));
-        let new = taken.map(|table| table.captured.oid);
-        let new = new.filter(|oid| !self.tables.contains_key(oid)).collect();
-        let gone = self.tables.values().filter(|t| !session.row.takes(&t.captured.table));
-        (new, gone.map(|table| table.captured.oid).collect())
+        let taken: BTreeSet<u32> = taken.map(|table| table.captured.oid).collect();
+        let gone = self.tables.keys().filter(|oid| !taken.contains(oid)).copied().collect();
+        (taken.into_iter().filter(|oid| !self.tables.contains_key(oid)).collect(), gone)
     }
 
     /// Lets tables go, and reads the rows of new ones: a temporary slot says as of where.

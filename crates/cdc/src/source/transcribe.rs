@@ -65,6 +65,8 @@ pub(crate) struct Transcriber {
     /// Rows of snapshots so far.
     rows: u64,
     records: u64,
+    /// Tables that counted something since it was last taken.
+    counted: Vec<u32>,
     now_ms: u64,
     key: String,
     data: Vec<u8>,
@@ -98,6 +100,7 @@ impl Transcriber {
             last_commit: None,
             rows: 0,
             records: 0,
+            counted: Vec::new(),
             now_ms: 0,
             key: String::new(),
             data: Vec::new(),
@@ -129,7 +132,8 @@ impl Transcriber {
     /// Adds what was counted since the last time.
     pub(crate) fn count(&mut self, counts: &mut Counts, records: &mut u64) {
         *records += std::mem::take(&mut self.records);
-        for table in self.tables.values_mut().filter(|t| t.counts.iter().any(|c| c.records > 0)) {
+        for oid in self.counted.drain(..) {
+            let Some(table) = self.tables.get_mut(&oid) else { continue };
             let into = counts.entry(table.row.captured.table.clone()).or_default();
             for (into, count) in into.iter_mut().zip(std::mem::take(&mut table.counts)) {
                 into.records += count.records;
@@ -431,6 +435,9 @@ impl Transcriber {
     fn tally(&mut self, oid: u32, op: Op) {
         self.records += 1;
         let Some(table) = self.tables.get_mut(&oid) else { return };
+        if table.counts.iter().all(|count| count.records == 0) {
+            self.counted.push(oid);
+        }
         if let Some(n) = OPS.iter().position(|(of, _)| *of == op) {
             table.counts[n].records += 1;
             table.counts[n].bytes += self.data.len() as u64;

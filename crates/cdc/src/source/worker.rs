@@ -1,6 +1,6 @@
 //! A source's task: what it does after a start, an error or a statement.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,6 +82,8 @@ pub(crate) struct Worker {
     pub(super) tables: BTreeMap<u32, TableRow>,
     /// Attempts that failed since the source last worked.
     pub(super) failures: u32,
+    /// Tables that the stream told of and that were looked for.
+    pub(super) unknown: BTreeSet<u32>,
 }
 
 /// What an attempt works with.
@@ -103,7 +105,17 @@ impl Worker {
     ) -> Self {
         let store = Store::new(ports.control.clone());
         let tables = tables.into_iter().map(|t| (t.captured.oid, t)).collect();
-        Self { ports, options, board, orders, store, progress, tables, failures: 0 }
+        Self {
+            ports,
+            options,
+            board,
+            orders,
+            store,
+            progress,
+            tables,
+            failures: 0,
+            unknown: BTreeSet::new(),
+        }
     }
 
     /// Works until it is told to stop.

@@ -215,3 +215,69 @@ async fn a_record_too_large_stops_its_table_or_is_shortened() {
         sources.shutdown().await;
     }
 }
+
+#[tokio::test]
+async fn a_slot_of_somebody_elses_is_used_only_when_adopted() {
+    let Some(postgres) = Postgres::everyday(&[]).await else { return };
+    postgres.run(SCHEMA).await;
+    postgres.run("SELECT pg_create_logical_replication_slot('theirs', 'pgoutput')").await;
+    postgres.run("UPDATE k SET v = 1 WHERE id < 50").await;
+    let world = World::new(2);
+    let sources = world.sources().await;
+    sources.create_secret(secret(PASSWORD), IfExists::Fail).await.unwrap();
+    sources.create_connection(postgres.connection(), IfExists::Fail).await.unwrap();
+    for adopt in [false, true] {
+        let slot = Some(SlotChoice { name: "theirs".into(), adopt });
+        let settings = SourceSettings { slot, ..world.settings() };
+        let report = sources.create_source(settings, IfExists::Replace).await.unwrap();
+        if !adopt {
+            assert_eq!(report.state, SourceState::Failed(Failure::SlotNotOurs));
+        }
+    }
+    postgres.run("DELETE FROM k WHERE id < 10").await;
+    same(&world, &sources, &postgres).await;
+    assert_eq!(slots(&postgres).await, ["theirs"], "the temporary slot is gone");
+    sources.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_lost_slot_begins_anew_by_itself_where_that_was_said() {
+    let Some(postgres) = Postgres::everyday(&[]).await else { return };
+    postgres.run(SCHEMA).await;
+    let world = World::new(2);
+    let sources = world.sources().await;
+    sources.create_secret(secret(PASSWORD), IfExists::Fail).await.unwrap();
+    sources.create_connection(postgres.connection(), IfExists::Fail).await.unwrap();
+    let settings = SourceSettings { on_slot_loss: OnSlotLoss::Resnapshot, ..world.settings() };
+    sources.create_source(settings, IfExists::Fail).await.unwrap();
+    for epoch in 1..=5 {
+        if epoch == 5 {
+            failed(&sources, Failure::SlotLost).await;
+            break;
+        }
+        until(&sources, |r| r.epoch == epoch && r.state == SourceState::Streaming).await;
+        same(&world, &sources, &postgres).await;
+        paused(&sources).await;
+        postgres.run("UPDATE k SET v = v + 1").await;
+        postgres.run("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots").await;
+        alter(&sources, AlterSource::Resume).await;
+    }
+    sources.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_table_that_is_made_again_is_another_one() {
+    let Some((postgres, world, sources)) = started(&[]).await else { return };
+    postgres
+        .run(
+            "DROP TABLE k; CREATE TABLE k (id int PRIMARY KEY, v int); \
+             ALTER TABLE k REPLICA IDENTITY FULL; INSERT INTO k VALUES (1, 1), (500, 5)",
+        )
+        .await;
+    postgres.run("ALTER PUBLICATION mz_source ADD TABLE k").await;
+    postgres.run("INSERT INTO k VALUES (2, 2)").await;
+    until(&sources, |r| r.tables.len() == 1 && r.tables[0].snapshot_rows == 3).await;
+    postgres.run("DELETE FROM k WHERE id = 500").await;
+    same(&world, &sources, &postgres).await;
+    sources.shutdown().await;
+}
