@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use hydrant_bucket::{Bucket, BucketOptions};
+use hydrant_cdc::Sources;
+use hydrant_core::capture::{Capture, MakeStream};
 use hydrant_core::catalog::StreamCatalog;
 use hydrant_core::control::ControlStore;
 use hydrant_core::destination::{Destination, DestinationSettings, MakeDestination};
 use hydrant_core::log::LogEngine;
+use hydrant_core::names::Scope;
 use hydrant_core::notify::Doorbell;
 use hydrant_core::{Clock, Random, SystemClock};
 use hydrant_delivery::{Delivery, Ports};
@@ -23,7 +26,7 @@ use hydrant_storage::{Control, DataDir, Log, LogOptions};
 use hydrant_vault::{EncryptedLog, Vault};
 use hydrant_warehouse::driver::{self, DriverEndpoint};
 use hydrant_warehouse::session::Sessions;
-use hydrant_warehouse::{Engine, EngineOptions, EngineSessions, pgwire};
+use hydrant_warehouse::{Engine, EngineOptions, EngineSessions, Follow, pgwire};
 use hydrant_wire::JsonService;
 use hydrant_wire::json::JsonFront;
 use hydrant_wire::origin::AllowedHosts;
@@ -41,6 +44,8 @@ use crate::stores::{Elsewhere, Stores};
 use crate::tls::{self, Tls};
 use crate::{listener, master_key};
 
+/// Region of a stream that SQL names without one.
+const REGION_DEFAULT: &str = "us-east-1";
 /// How long one part may take to stop before the process ends without it.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -80,6 +85,7 @@ pub(crate) struct Running {
 struct Parts {
     admin: Arc<Admin>,
     kinesis: Arc<Kinesis>,
+    sources: Arc<Sources>,
     delivery: Arc<Delivery>,
     /// Ends what runs beside requests: pipes and streams under way.
     workers: CancellationToken,
@@ -215,7 +221,19 @@ impl Base {
         Arc::new(Leases::new(self.store(), clock, random, hydrant_leases::Options::default()))
     }
 
-    async fn delivery(&self) -> Result<Arc<Delivery>> {
+    async fn sources(&self, kinesis: &Arc<Kinesis>) -> Result<Arc<Sources>> {
+        let ports = hydrant_cdc::Ports {
+            log: Arc::clone(&self.log),
+            control: self.store(),
+            streams: Arc::clone(&self.catalog),
+            clock: Arc::clone(&self.clock),
+            random: Arc::clone(&self.random),
+            make_stream: Arc::clone(kinesis) as Arc<dyn MakeStream>,
+        };
+        Ok(Sources::start(ports, hydrant_cdc::Options::default()).await?)
+    }
+
+    async fn delivery(&self, sources: &Arc<Sources>) -> Result<Arc<Delivery>> {
         let ports = Ports {
             log: Arc::clone(&self.log),
             control: self.store(),
@@ -223,7 +241,7 @@ impl Base {
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
             make_destination: destinations(self.stores.clone()),
-            capture: None,
+            capture: Some(Arc::clone(sources) as Arc<dyn Capture>),
         };
         Ok(Delivery::start(ports, hydrant_delivery::Options::default()).await?)
     }
@@ -244,11 +262,19 @@ impl Base {
         Ok(Bucket::open(options, self.store(), clock, random, self.doorbell.clone())?)
     }
 
-    async fn warehouse(&self, settings: &Settings) -> Result<Arc<Engine>> {
+    async fn warehouse(&self, settings: &Settings, sources: &Arc<Sources>) -> Result<Arc<Engine>> {
         let users = settings.sql_users.iter();
         let options = EngineOptions {
             users: users.map(|u| (u.name.clone(), u.secret.0.clone())).collect(),
             query_memory_bytes: (settings.sql_memory_mib << 20) as usize,
+            follow: Some(Follow {
+                log: Arc::clone(&self.log),
+                capture: Arc::clone(sources) as Arc<dyn Capture>,
+            }),
+            stream_scope: Some(Scope {
+                account: settings.account_id.clone(),
+                region: REGION_DEFAULT.parse()?,
+            }),
             ..EngineOptions::new(settings.data_dir.join("warehouse"))
         };
         let stores = self.stores.clone();
@@ -321,12 +347,15 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
 
     let bucket = base.bucket(settings)?;
     let kinesis = base.kinesis(settings).await?;
-    let warehouse = base.warehouse(settings).await?;
-    let delivery = base.delivery().await?;
+    let sources = base.sources(&kinesis).await?;
+    let warehouse = base.warehouse(settings, &sources).await?;
+    let delivery = base.delivery(&sources).await?;
     let (leases, measures) = (base.leases(), Arc::new(Measures::new()));
     let (streams, reported) = (Arc::clone(&kinesis), Arc::clone(&measures));
+    let captured = Arc::clone(&sources);
     let _ = admin.more_metrics.set(vec![
         Box::new(move |out| streams.write_metrics(out)),
+        Box::new(move |out| captured.write_metrics(out)),
         Box::new(move |out: &mut String| out.push_str(&reported.exposition())),
     ]);
     let _ = admin.leases.set(Arc::clone(&leases));
@@ -389,6 +418,7 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
     let parts = Parts {
         admin,
         kinesis,
+        sources,
         delivery,
         workers,
         worker_tasks,
@@ -451,6 +481,7 @@ impl Running {
         parts.admin.ready.store(false, Ordering::Release);
         // Deliveries and pipes use the endpoints, so they go first.
         parts.workers.cancel();
+        patiently("change data capture", parts.sources.shutdown()).await;
         patiently("deliveries", parts.delivery.shutdown()).await;
         for task in &mut parts.worker_tasks {
             patiently("a worker", task).await;

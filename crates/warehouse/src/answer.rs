@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    ArrayRef, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray,
+    ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray,
 };
 use datafusion::arrow::datatypes::{Field, Schema};
 use hydrant_core::Timestamp;
@@ -18,6 +18,7 @@ pub(crate) enum Cell {
     Null,
     Text(String),
     Int(i64),
+    Real(f64),
     Time(Timestamp),
 }
 
@@ -45,6 +46,7 @@ pub(crate) type Head = (&'static str, ColumnType);
 
 pub(crate) const TEXT: ColumnType = ColumnType::Text;
 pub(crate) const INT: ColumnType = ColumnType::Number { precision: 38, scale: 0 };
+pub(crate) const REAL: ColumnType = ColumnType::Real;
 pub(crate) const TIME: ColumnType = ColumnType::TimestampLtz;
 
 /// Rows under a head. A cell that does not fit its column's type is NULL.
@@ -64,6 +66,10 @@ pub(crate) fn table(head: &[Head], rows: &[Vec<Cell>]) -> SqlResult<(Vec<Column>
             ColumnType::Number { .. } => {
                 let ints = cells.map(|c| if let Cell::Int(n) = c { Some(*n) } else { None });
                 Arc::new(ints.collect::<Int64Array>())
+            }
+            ColumnType::Real => {
+                let reals = cells.map(|c| if let Cell::Real(n) = c { Some(*n) } else { None });
+                Arc::new(reals.collect::<Float64Array>())
             }
             ColumnType::TimestampLtz => {
                 let times = cells.map(|c| match c {

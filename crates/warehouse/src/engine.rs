@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hydrant_core::control::{ControlError, ControlStore};
+use hydrant_core::names::Scope;
 use hydrant_core::notify::Doorbell;
 use hydrant_core::warehouse::{CopyOptions, FileLoad, LoadError, StagedFile, TableName, Warehouse};
 use hydrant_core::{Clock, Random};
@@ -37,10 +38,12 @@ pub struct EngineOptions {
     pub users: Vec<(String, String)>,
     /// Memory that all running statements may hold together; what does not fit is spilled to disk.
     pub query_memory_bytes: usize,
-    /// What current-state tables follow. Without it there can be none.
+    /// Change data capture, and what current-state tables follow. Without it there are neither.
     pub follow: Option<Follow>,
     /// Sizes by which they are kept.
     pub state: StateOptions,
+    /// Account and region of a stream that a source names; without it, sources name streams by ARN.
+    pub stream_scope: Option<Scope>,
 }
 
 impl EngineOptions {
@@ -52,6 +55,7 @@ impl EngineOptions {
             query_memory_bytes: QUERY_MEMORY_BYTES,
             follow: None,
             state: StateOptions::default(),
+            stream_scope: None,
         }
     }
 }
@@ -88,6 +92,8 @@ pub struct Engine {
     pub(crate) doorbell: Doorbell,
     pub(crate) pipe_trouble: Mutex<HashMap<String, Trouble>>,
     pub(crate) following: Following,
+    pub(crate) follow: Option<Follow>,
+    pub(crate) stream_scope: Option<Scope>,
     users: BTreeMap<String, String>,
 }
 
@@ -124,7 +130,9 @@ impl Engine {
             open_bucket,
             doorbell,
             pipe_trouble: Mutex::new(HashMap::new()),
-            following: Following::new(options.follow, options.state),
+            following: Following::new(options.follow.clone(), options.state),
+            follow: options.follow,
+            stream_scope: options.stream_scope,
             users: options.users.into_iter().map(|(u, p)| (u.to_uppercase(), p)).collect(),
         };
         engine.sweep().await.map_err(OpenError::Damaged)?;

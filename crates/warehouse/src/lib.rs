@@ -1,6 +1,7 @@
 //! Snowflake's SQL over files in buckets: catalog, stages, pipes, COPY, tables, and two endpoints.
 
 mod answer;
+mod capture;
 mod catalog;
 mod cells;
 pub mod driver;

@@ -379,8 +379,16 @@ fn strip_prefix<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
     head.eq_ignore_ascii_case(prefix).then(|| &text[prefix.len()..])
 }
 
+/// What is shown of a statement: nothing of one that may hold a secret.
 fn beginning(text: &str) -> &str {
-    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
+    let text = &text[..text.floor_char_boundary(TEXT_BYTES_MAX)];
+    let holds = |word: &str| {
+        text.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    if holds("SECRET") || holds("PASSWORD") {
+        return "(not shown: it may hold a secret)";
+    }
+    text
 }
 
 #[cfg(test)]

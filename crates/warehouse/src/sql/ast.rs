@@ -3,6 +3,7 @@
 use datafusion::sql::sqlparser::ast::{Insert, Query};
 use hydrant_core::warehouse::OnError;
 
+use super::capture::CaptureStatement;
 use crate::catalog::{ColumnDef, FormatOptions};
 use crate::state::CreateStateTable;
 
@@ -52,6 +53,7 @@ pub(crate) enum Statement {
         if_exists: bool,
         what: AlterPipe,
     },
+    Capture(CaptureStatement),
     Use {
         kind: Kind,
         name: Name,

@@ -4,11 +4,13 @@ use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::SnowflakeDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
+use hydrant_core::capture::AlterSource;
 
 use super::ast::{
     AlterPipe, Create, CreatePipe, CreateStage, Kind, Location, Name, SessionStatement, Show,
     Statement, Within,
 };
+use super::capture;
 use super::options::{self, Options, Value};
 use super::scan::Prepared;
 use super::tokens::{bare, byte_of, tokens};
@@ -74,9 +76,10 @@ fn parse_tokens(prepared: Prepared, tokens: Vec<TokenWithSpan>) -> SqlResult<Par
 }
 
 fn parse_here(prepared: Prepared, tokens: Vec<TokenWithSpan>) -> SqlResult<Parsed> {
+    let is_secret = capture::holds_secret(&tokens);
     let parser =
         Parser::new(DIALECT).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
-    let mut front = Front { p: parser, prepared: &prepared };
+    let mut front = Front { p: parser, prepared: &prepared, is_secret };
     let statement = front.statement()?;
     while front.p.consume_token(&Token::SemiColon) {}
     if front.p.peek_token_ref().token != Token::EOF {
@@ -149,6 +152,8 @@ pub(super) fn parser_error(e: ParserError) -> crate::session::SqlError {
 pub(super) struct Front<'a> {
     pub(super) p: Parser<'a>,
     pub(super) prepared: &'a Prepared,
+    /// Errors quote nothing of the statement.
+    is_secret: bool,
 }
 
 impl Front<'_> {
@@ -158,6 +163,8 @@ impl Front<'_> {
             "CREATE" => self.create(),
             "DROP" => self.drop(),
             "ALTER" => self.alter(),
+            "PAUSE" => self.turn_source(AlterSource::Pause),
+            "RESUME" => self.turn_source(AlterSource::Resume),
             "TRUNCATE" => {
                 self.skip();
                 self.word("TABLE");
@@ -237,6 +244,7 @@ impl Front<'_> {
                 let (name, create) = self.created(or_replace, 1)?;
                 self.create_pipe(name, create)
             }
+            "SECRET" | "CONNECTION" | "SOURCE" => self.create_capture(or_replace),
             other => Err(unsupported(format!("CREATE {other}"))),
         }
     }
@@ -316,6 +324,9 @@ impl Front<'_> {
 
     fn drop(&mut self) -> SqlResult<Statement> {
         self.skip();
+        if let Some(statement) = self.drop_capture()? {
+            return Ok(statement);
+        }
         let kind = self.kind("DROP")?;
         let if_exists = self.words(&["IF", "EXISTS"]);
         let name = self.name()?;
@@ -343,6 +354,7 @@ impl Front<'_> {
         self.skip();
         match self.next_word()?.as_str() {
             "SESSION" => self.alter_session(),
+            "SOURCE" => self.alter_source(),
             "PIPE" => {
                 let if_exists = self.words(&["IF", "EXISTS"]);
                 let name = self.name()?;
@@ -426,6 +438,9 @@ impl Front<'_> {
         if self.word("TERSE") {
             return Err(unsupported("SHOW TERSE"));
         }
+        if let Some(statement) = self.show_capture()? {
+            return Ok(statement);
+        }
         let what = match self.next_word()?.as_str() {
             "DATABASES" => Kind::Database,
             "SCHEMAS" => Kind::Schema,
@@ -437,14 +452,16 @@ impl Front<'_> {
         };
         let like = if self.word("LIKE") { Some(self.text()?) } else { None };
         let within = if self.word("IN") { self.within()? } else { Within::Current };
-        let limit = match self.word("LIMIT") {
-            false => None,
-            true => {
-                let token = self.p.next_token().to_string();
-                Some(token.parse().map_err(|_| invalid_value(&token, "LIMIT"))?)
-            }
-        };
+        let limit = self.limit()?;
         Ok(Statement::Show(Show { what, like, within, limit }))
+    }
+
+    pub(super) fn limit(&mut self) -> SqlResult<Option<usize>> {
+        if !self.word("LIMIT") {
+            return Ok(None);
+        }
+        let token = self.p.next_token().to_string();
+        token.parse().map(Some).map_err(|_| invalid_value(&token, "LIMIT"))
     }
 
     fn within(&mut self) -> SqlResult<Within> {
@@ -463,6 +480,9 @@ impl Front<'_> {
 
     fn describe(&mut self) -> SqlResult<Statement> {
         self.skip();
+        if let Some(statement) = self.describe_source()? {
+            return Ok(statement);
+        }
         let kind = match self.peek_word(0).unwrap_or_default().as_str() {
             "TABLE" | "STAGE" | "PIPE" | "DATABASE" | "SCHEMA" | "FILE" => self.kind("DESCRIBE")?,
             _ => Kind::Table,
@@ -610,6 +630,10 @@ impl Front<'_> {
         let token = self.p.peek_token_ref();
         let (line, column) = (token.span.start.line, token.span.start.column.saturating_sub(1));
         match &token.token {
+            _ if self.is_secret => syntax(format!(
+                "syntax error line {line} at position {column}. What is there is not shown, for it may \
+                 be a secret."
+            )),
             Token::EOF => {
                 syntax(format!("syntax error line {line} at position {column} unexpected '<EOF>'."))
             }

@@ -2,6 +2,7 @@
 
 pub(crate) mod ast;
 pub(crate) mod build;
+pub(crate) mod capture;
 mod comparison;
 mod copy;
 pub(crate) mod front;

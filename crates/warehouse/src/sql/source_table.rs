@@ -90,15 +90,6 @@ impl Front<'_> {
             _ => Err(syntax("REFERENCE takes schema.table")),
         }
     }
-
-    /// A name of PostgreSQL, which folds to lower case.
-    fn pg_name(&mut self) -> SqlResult<String> {
-        match self.p.next_token().token {
-            Token::Word(Word { value, quote_style: None, .. }) => Ok(value.to_lowercase()),
-            Token::Word(Word { value, .. }) => Ok(value),
-            other => Err(syntax(format!("expected a name, found {other}"))),
-        }
-    }
 }
 
 #[cfg(test)]

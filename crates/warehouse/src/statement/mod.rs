@@ -9,6 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::answer;
+use crate::capture;
 use crate::catalog::{Names, PUBLIC};
 use crate::engine::Engine;
 use crate::error::{CONFLICT, SqlResult, error, no_such, unsupported};
@@ -94,6 +95,7 @@ impl SqlSession {
             Statement::AlterPipe { name, if_exists, what } => {
                 self.alter_pipe(&name, if_exists, what).await
             }
+            Statement::Capture(statement) => self.engine.run_capture(statement).await,
             Statement::Use { kind, name } => self.use_(kind, &name).await,
             Statement::Session(statement) => self.session(statement),
         }
@@ -188,6 +190,10 @@ impl Session for SqlSession {
             }
             Statement::Show(show) => show::show_head(show.what),
             Statement::Describe { kind, .. } => show::describe_head(kind),
+            Statement::Capture(statement) => match capture::head(&statement) {
+                Some(head) => head,
+                None => return Ok(None),
+            },
             Statement::List { .. } => show::LIST,
             Statement::Copy(_) => dml::COPY,
             _ => return Ok(None),
