@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use hydrant_bucket::{Bucket, BucketOptions};
 use hydrant_cdc::Sources;
-use hydrant_core::capture::{Capture, MakeStream};
 use hydrant_core::catalog::StreamCatalog;
 use hydrant_core::control::ControlStore;
 use hydrant_core::destination::{Destination, DestinationSettings, MakeDestination};
@@ -44,10 +43,10 @@ use crate::stores::{Elsewhere, Stores};
 use crate::tls::{self, Tls};
 use crate::{listener, master_key};
 
-/// Region of a stream that SQL names without one.
-const REGION_DEFAULT: &str = "us-east-1";
 /// How long one part may take to stop before the process ends without it.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// Region of a stream that a source names without an ARN.
+const REGION: &str = "us-east-1";
 
 /// Where a server answers. Written to `endpoints.json` in the data directory once it does.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -85,8 +84,8 @@ pub(crate) struct Running {
 struct Parts {
     admin: Arc<Admin>,
     kinesis: Arc<Kinesis>,
-    sources: Arc<Sources>,
     delivery: Arc<Delivery>,
+    sources: Arc<Sources>,
     /// Ends what runs beside requests: pipes and streams under way.
     workers: CancellationToken,
     worker_tasks: Vec<JoinHandle<()>>,
@@ -228,7 +227,7 @@ impl Base {
             streams: Arc::clone(&self.catalog),
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
-            make_stream: Arc::clone(kinesis) as Arc<dyn MakeStream>,
+            make_stream: Arc::clone(kinesis) as _,
         };
         Ok(Sources::start(ports, hydrant_cdc::Options::default()).await?)
     }
@@ -241,7 +240,7 @@ impl Base {
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
             make_destination: destinations(self.stores.clone()),
-            capture: Some(Arc::clone(sources) as Arc<dyn Capture>),
+            capture: Some(Arc::clone(sources) as _),
         };
         Ok(Delivery::start(ports, hydrant_delivery::Options::default()).await?)
     }
@@ -263,18 +262,14 @@ impl Base {
     }
 
     async fn warehouse(&self, settings: &Settings, sources: &Arc<Sources>) -> Result<Arc<Engine>> {
+        let follow = Follow { log: Arc::clone(&self.log), capture: Arc::clone(sources) as _ };
+        let scope = Scope { account: settings.account_id.clone(), region: REGION.parse()? };
         let users = settings.sql_users.iter();
         let options = EngineOptions {
             users: users.map(|u| (u.name.clone(), u.secret.0.clone())).collect(),
             query_memory_bytes: (settings.sql_memory_mib << 20) as usize,
-            follow: Some(Follow {
-                log: Arc::clone(&self.log),
-                capture: Arc::clone(sources) as Arc<dyn Capture>,
-            }),
-            stream_scope: Some(Scope {
-                account: settings.account_id.clone(),
-                region: REGION_DEFAULT.parse()?,
-            }),
+            follow: Some(follow),
+            stream_scope: Some(scope),
             ..EngineOptions::new(settings.data_dir.join("warehouse"))
         };
         let stores = self.stores.clone();
@@ -355,8 +350,8 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
     let captured = Arc::clone(&sources);
     let _ = admin.more_metrics.set(vec![
         Box::new(move |out| streams.write_metrics(out)),
-        Box::new(move |out| captured.write_metrics(out)),
         Box::new(move |out: &mut String| out.push_str(&reported.exposition())),
+        Box::new(move |out| captured.write_metrics(out)),
     ]);
     let _ = admin.leases.set(Arc::clone(&leases));
 
@@ -418,8 +413,8 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
     let parts = Parts {
         admin,
         kinesis,
-        sources,
         delivery,
+        sources,
         workers,
         worker_tasks,
         endpoints: ending,
@@ -481,7 +476,6 @@ impl Running {
         parts.admin.ready.store(false, Ordering::Release);
         // Deliveries and pipes use the endpoints, so they go first.
         parts.workers.cancel();
-        patiently("change data capture", parts.sources.shutdown()).await;
         patiently("deliveries", parts.delivery.shutdown()).await;
         for task in &mut parts.worker_tasks {
             patiently("a worker", task).await;
@@ -492,6 +486,8 @@ impl Running {
         for task in &mut parts.endpoint_tasks {
             patiently("an endpoint", task).await;
         }
+        // After the statements that start one.
+        patiently("the sources", parts.sources.shutdown()).await;
         patiently("the log", parts.log.close()).await;
         patiently("the control store", parts.control.close()).await;
         let _ = std::fs::remove_file(self.data_dir.join(ENDPOINTS_FILE));

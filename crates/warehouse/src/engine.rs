@@ -38,10 +38,10 @@ pub struct EngineOptions {
     pub users: Vec<(String, String)>,
     /// Memory that all running statements may hold together; what does not fit is spilled to disk.
     pub query_memory_bytes: usize,
-    /// Change data capture, and what current-state tables follow. Without it there are neither.
-    pub follow: Option<Follow>,
     /// Sizes by which they are kept.
     pub state: StateOptions,
+    /// Change data capture. Without it, statements about it and current-state tables are refused.
+    pub follow: Option<Follow>,
     /// Account and region of a stream that a source names; without it, sources name streams by ARN.
     pub stream_scope: Option<Scope>,
 }
@@ -92,7 +92,6 @@ pub struct Engine {
     pub(crate) doorbell: Doorbell,
     pub(crate) pipe_trouble: Mutex<HashMap<String, Trouble>>,
     pub(crate) following: Following,
-    pub(crate) follow: Option<Follow>,
     pub(crate) stream_scope: Option<Scope>,
     users: BTreeMap<String, String>,
 }
@@ -130,8 +129,7 @@ impl Engine {
             open_bucket,
             doorbell,
             pipe_trouble: Mutex::new(HashMap::new()),
-            following: Following::new(options.follow.clone(), options.state),
-            follow: options.follow,
+            following: Following::new(options.follow, options.state),
             stream_scope: options.stream_scope,
             users: options.users.into_iter().map(|(u, p)| (u.to_uppercase(), p)).collect(),
         };

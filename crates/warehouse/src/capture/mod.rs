@@ -1,6 +1,8 @@
 //! Statements about change data capture, done through its port.
 
 mod show;
+#[cfg(test)]
+mod tests;
 
 use hydrant_core::Timestamp;
 use hydrant_core::arn::Arn;
@@ -36,7 +38,7 @@ impl From<CaptureError> for SqlError {
 
 impl Engine {
     fn capture(&self) -> SqlResult<&dyn Capture> {
-        let follow = self.follow.as_ref();
+        let follow = self.following.follow.as_ref();
         follow
             .map(|f| f.capture.as_ref())
             .ok_or_else(|| unsupported("change data capture; this server was started without it"))
