@@ -377,7 +377,7 @@ impl Worker {
         let now: Timestamp = self.ports.clock.now();
         let mut said = false;
         self.board.note(|shown| {
-            transcriber.count(&mut shown.counts, &mut shown.records);
+            transcriber.count(shown);
             shown.received = stand.received;
             shown.server = shown.server.max(stand.received);
             shown.oldest_ms = stand.oldest_ms;

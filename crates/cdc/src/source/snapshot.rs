@@ -12,7 +12,6 @@ use crate::server::{
 };
 use crate::source::append::Writer;
 use crate::source::store::{SlotStage, TableRow};
-use crate::source::transcribe::Transcriber;
 use crate::source::worker::{Session, Trouble, Worker};
 
 /// How often it is looked which transaction the slot waits for.
@@ -257,24 +256,15 @@ impl Worker {
                 }
             }
             transcriber.clock(self.ports.clock.now().as_millis());
-            self.count(&mut transcriber);
+            self.board.note(|shown| transcriber.count(shown));
         }
         if only.is_none() {
             transcriber.snapshot(false, consistent, writer);
         }
         writer.drain(settings).await?;
-        self.count(&mut transcriber);
+        self.board.note(|shown| transcriber.count(shown));
         self.tables = transcriber.tables();
         Ok(())
-    }
-
-    /// Shows what was read so far.
-    pub(super) fn count(&self, transcriber: &mut Transcriber) {
-        let tables = transcriber.tables();
-        self.board.note(|shown| {
-            transcriber.count(&mut shown.counts, &mut shown.records);
-            shown.tables = tables;
-        });
     }
 
     /// Tables that the source takes and does not have, and those that it has and does not take, or

@@ -19,7 +19,7 @@ use crate::pgoutput::{Begin, Message, Old, decode};
 use crate::relation::{Difference, Relation, Relations, Told};
 use crate::row::Row;
 use crate::source::append::Writer;
-use crate::source::board::{Counts, OPS};
+use crate::source::board::{Count, OPS, Shown};
 use crate::source::store::{SourceRow, TableRow};
 use crate::source::worker::Trouble;
 
@@ -29,7 +29,7 @@ struct Table {
     relation: Arc<Relation>,
     /// `None` while the stream has not told of the table, and for an errored one.
     key: Option<Key>,
-    counts: [crate::source::board::Count; OPS.len()],
+    counts: [Count; OPS.len()],
     /// The transaction whose changes `order` counts.
     commit: Lsn,
     order: u64,
@@ -129,15 +129,18 @@ impl Transcriber {
         altered.then(|| self.tables.values().map(|table| table.row.clone()).collect())
     }
 
-    /// Adds what was counted since the last time.
-    pub(crate) fn count(&mut self, counts: &mut Counts, records: &mut u64) {
-        *records += std::mem::take(&mut self.records);
+    /// Adds what was counted since the last time, and what became of the tables that have it.
+    pub(crate) fn count(&mut self, shown: &mut Shown) {
+        shown.records += std::mem::take(&mut self.records);
         for oid in self.counted.drain(..) {
             let Some(table) = self.tables.get_mut(&oid) else { continue };
-            let into = counts.entry(table.row.captured.table.clone()).or_default();
+            let into = shown.counts.entry(table.row.captured.table.clone()).or_default();
             for (into, count) in into.iter_mut().zip(std::mem::take(&mut table.counts)) {
                 into.records += count.records;
                 into.bytes += count.bytes;
+            }
+            if let Some(row) = shown.tables.get_mut(&oid) {
+                row.captured.snapshot_rows = table.row.captured.snapshot_rows;
             }
         }
     }
@@ -465,20 +468,6 @@ impl Transcriber {
             self.tally(oid, Op::Truncate);
         }
         Ok(())
-    }
-
-    /// The tables as they are now.
-    pub(crate) fn tables(&self) -> BTreeMap<u32, TableRow> {
-        self.tables.iter().map(|(oid, table)| (*oid, table.row.clone())).collect()
-    }
-
-    /// Shows that a table's rows are being read, or all were.
-    pub(crate) fn state(&mut self, oid: u32, state: TableState) {
-        if let Some(table) = self.tables.get_mut(&oid)
-            && table.row.captured.state != TableState::Errored
-        {
-            table.row.captured.state = state;
-        }
     }
 }
 

@@ -1,12 +1,15 @@
 //! Rows of a snapshot become records.
 
-use hydrant_core::capture::{Lsn, Op, Position};
+use std::collections::BTreeMap;
+
+use hydrant_core::capture::{Lsn, Op, Position, TableState};
 
 use super::{Table, Transcriber, undecodable};
 use crate::copy::Line;
 use crate::envelope::{At, Change, Notice};
 use crate::row::Row;
 use crate::source::append::Writer;
+use crate::source::store::TableRow;
 use crate::source::worker::Trouble;
 
 impl Transcriber {
@@ -114,5 +117,19 @@ impl Transcriber {
         writer.push(lane, self.key.as_bytes(), &self.data);
         self.tally(oid, Op::Read);
         Ok(())
+    }
+
+    /// The tables as they are now.
+    pub(crate) fn tables(&self) -> BTreeMap<u32, TableRow> {
+        self.tables.iter().map(|(oid, table)| (*oid, table.row.clone())).collect()
+    }
+
+    /// Shows that a table's rows are being read, or all were.
+    pub(crate) fn state(&mut self, oid: u32, state: TableState) {
+        if let Some(table) = self.tables.get_mut(&oid)
+            && table.row.captured.state != TableState::Errored
+        {
+            table.row.captured.state = state;
+        }
     }
 }
