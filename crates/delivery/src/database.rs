@@ -285,9 +285,9 @@ impl DatabaseConfiguration {
 
     /// The secret that `SecretARN` names.
     fn secret(&self, scope: &Scope, secrets: &[Secret]) -> Result<String, Error> {
-        let manager = self.authentication.as_ref();
-        let manager = manager.and_then(|a| a.secrets_manager_configuration.as_ref());
-        let Some(SecretsManager { secret_arn, enabled: Some(true), .. }) = manager else {
+        let named = self.authentication.as_ref();
+        let named = named.and_then(|a| a.secrets_manager_configuration.as_ref());
+        let Some(SecretsManager { secret_arn, enabled: Some(true), .. }) = named else {
             let (member, what) = ("SecretsManagerConfiguration", "Enabled is false");
             return Err(unsupported(member, what, "Set Enabled to true and name a SecretARN."));
         };
@@ -333,18 +333,18 @@ impl Authentication {
     fn check(&self, checks: &mut Checks) {
         let at =
             format!("{AT}.databaseSourceAuthenticationConfiguration.secretsManagerConfiguration");
-        let Some(manager) = &self.secrets_manager_configuration else {
+        let Some(secrets) = &self.secrets_manager_configuration else {
             return checks.required(&at, None);
         };
-        if manager.enabled.is_none() {
+        if secrets.enabled.is_none() {
             checks.required::<()>(&format!("{at}.enabled"), None);
         }
-        if let Some(arn) = &manager.secret_arn {
+        if let Some(arn) = &secrets.secret_arn {
             let at = format!("{at}.secretARN");
             checks.length(&at, arn, 1, 2048);
             checks.pattern(&at, arn, is_secret_arn(arn), SECRET_ARN);
         }
-        if let Some(arn) = &manager.role_arn {
+        if let Some(arn) = &secrets.role_arn {
             let at = format!("{at}.roleARN");
             checks.length(&at, arn, 1, 512);
             checks.pattern(&at, arn, is_role_arn(arn), ROLE_ARN);
@@ -363,8 +363,8 @@ impl Vpc {
     }
 }
 
-/// The secret of this name: as it stands or as SQL stores it without quotes, with what Secrets
-/// Manager appends to a name or without it; the first that is there.
+/// The secret of this name: as it stands or as SQL stores it without quotes, with what
+/// Secrets Manager appends to a name or without it; the first that is there.
 fn find_secret<'a>(name: &str, secrets: &'a [Secret]) -> Option<&'a Secret> {
     [Some(name), bare(name)].into_iter().flatten().find_map(|name| {
         let upper = name.to_uppercase();

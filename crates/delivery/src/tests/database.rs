@@ -397,10 +397,10 @@ async fn what_a_source_cannot_do_is_refused_by_name() {
     let world = world().await;
     world.capture.create_secret(secret("NOBODY", None), IfExists::Fail).await.unwrap();
     let delivery = world.start().await;
-    let manager = |value: Value| json!({ "SecretsManagerConfiguration": value });
+    let secrets = |value: Value| json!({ "SecretsManagerConfiguration": value });
     let secret = |name: &str, region: &str| {
         let arn = format!("arn:aws:secretsmanager:{region}:000000000000:secret:{name}");
-        manager(json!({ "Enabled": true, "SecretARN": arn }))
+        secrets(json!({ "Enabled": true, "SecretARN": arn }))
     };
     let authentication = "DatabaseSourceAuthenticationConfiguration";
     let long = "x".repeat(64);
@@ -424,8 +424,8 @@ async fn what_a_source_cannot_do_is_refused_by_name() {
         ("Columns", json!({ "Include": ["public.a.id"] }), "Columns"),
         ("Columns", json!({ "Exclude": ["public.a.id"] }), "Columns"),
         ("SurrogateKeys", json!(["public.a:id"]), "SurrogateKeys"),
-        (authentication, manager(json!({ "Enabled": false })), "SecretsManagerConfiguration"),
-        (authentication, manager(json!({ "Enabled": true })), "SecretARN must be specified"),
+        (authentication, secrets(json!({ "Enabled": false })), "SecretsManagerConfiguration"),
+        (authentication, secrets(json!({ "Enabled": true })), "SecretARN must be specified"),
         (authentication, secret("PG", "eu-west-1"), "SecretARN must be of the region"),
         (authentication, secret("none-AbC123", "us-east-1"), "CREATE SECRET \"none\""),
         (authentication, secret("NOBODY", "us-east-1"), "no USERNAME"),
@@ -493,7 +493,7 @@ async fn constraints_of_the_model_are_worded_as_aws_words_them() {
     assert_eq!(error.message, format!("8 validation errors detected: {all}"));
 
     let authentication = "DatabaseSourceAuthenticationConfiguration";
-    let manager = |value: Value| json!({ "SecretsManagerConfiguration": value });
+    let secrets = |value: Value| json!({ "SecretsManagerConfiguration": value });
     let vpc = |name: &str| json!({ "VpcEndpointServiceName": name });
     let cases = [
         ("Type", json!("Oracle"), "[MySQL, PostgreSQL]"),
@@ -509,15 +509,15 @@ async fn constraints_of_the_model_are_worded_as_aws_words_them() {
         ("Columns", json!({ "Include": ["x".repeat(195)] }), "less than or equal to 194"),
         ("SnapshotWatermarkTable", json!(""), "snapshotWatermarkTable"),
         (authentication, json!({}), "secretsManagerConfiguration"),
-        (authentication, manager(json!({})), "secretsManagerConfiguration.enabled"),
+        (authentication, secrets(json!({})), "secretsManagerConfiguration.enabled"),
         (
             authentication,
-            manager(json!({ "Enabled": true, "SecretARN": "arn:aws:s3:::x" })),
+            secrets(json!({ "Enabled": true, "SecretARN": "arn:aws:s3:::x" })),
             "secretsManagerConfiguration.secretARN",
         ),
         (
             authentication,
-            manager(json!({ "Enabled": true, "SecretARN": SECRET_ARN, "RoleARN": "root" })),
+            secrets(json!({ "Enabled": true, "SecretARN": SECRET_ARN, "RoleARN": "root" })),
             "secretsManagerConfiguration.roleARN",
         ),
         ("DatabaseSourceVPCConfiguration", json!({}), "vpcEndpointServiceName"),
@@ -556,9 +556,9 @@ async fn a_secret_is_found_with_or_without_what_its_arn_appends_to_the_name() {
     ];
     for (name, asked, found) in cases {
         let mut given = configuration();
-        let manager = &mut given["DatabaseSourceAuthenticationConfiguration"];
+        let secrets = &mut given["DatabaseSourceAuthenticationConfiguration"];
         // Another account's secret may be named, as AWS lets it be.
-        manager["SecretsManagerConfiguration"]["SecretARN"] =
+        secrets["SecretsManagerConfiguration"]["SecretARN"] =
             json!(format!("arn:aws:secretsmanager:us-east-1:111111111111:secret:{asked}"));
         delivery.create(name, 5, 60, of_type(&given)).await;
         let connections = world.capture.connections().await.unwrap();
