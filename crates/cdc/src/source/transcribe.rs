@@ -53,6 +53,8 @@ pub(crate) enum Step {
 struct Open {
     begin: Begin,
     seq: u64,
+    /// Changes of rows so far, without what tells of the transaction itself.
+    changes: u64,
 }
 
 pub(crate) struct Transcriber {
@@ -165,7 +167,7 @@ impl Transcriber {
                 self.row(relation, (Op::Delete, Some(old), None), start, writer)?;
             }
             Message::Begin(begin) => {
-                self.open = Some(Open { begin, seq: 0 });
+                self.open = Some(Open { begin, seq: 0, changes: 0 });
                 if self.source.settings.transactions {
                     self.notice(&Notice::TransactionBegin, start, writer);
                 }
@@ -275,7 +277,7 @@ impl Transcriber {
     }
 
     fn at(&self, lsn: Lsn) -> At {
-        let Some(Open { begin, seq }) = self.open else {
+        let Some(Open { begin, seq, changes }) = self.open else {
             return At { lsn, last_commit: self.last_commit, now_ms: self.now_ms, ..At::default() };
         };
         At {
@@ -285,7 +287,7 @@ impl Transcriber {
             transaction: Some(Transaction {
                 xid: begin.xid,
                 commit_time_us: begin.commit_time_us,
-                total_order: seq,
+                total_order: changes,
                 data_collection_order: 0,
             }),
             now_ms: self.now_ms,
@@ -347,6 +349,9 @@ impl Transcriber {
         }
         table.order += 1;
         let order = table.order;
+        if let Some(open) = &mut self.open {
+            open.changes += 1;
+        }
         let mut at = self.next_at(start);
         if let Some(transaction) = &mut at.transaction {
             transaction.data_collection_order = order;

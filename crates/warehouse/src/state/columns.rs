@@ -183,8 +183,8 @@ mod tests {
         assert!(compare(&ab, &[keyed.clone(), c]).is_err_and(|e| e.contains("renamed")));
         let long = PgColumn { type_oid: 1043, ..b.clone() };
         assert!(compare(&ab, &[keyed, long]).is_err());
-        assert!(compare(&[a.clone(), b.clone()], &[a.clone()]).is_err());
+        assert!(compare(&[a.clone(), b.clone()], std::slice::from_ref(&a)).is_err());
         let filled = PgColumn { nullable: false, ..b };
-        assert!(compare(&[a.clone()], &[a, filled]).is_err());
+        assert!(compare(std::slice::from_ref(&a), &[a.clone(), filled]).is_err());
     }
 }
