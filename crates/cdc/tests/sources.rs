@@ -502,6 +502,8 @@ async fn resharded_and_killed_under_load_nothing_is_lost_or_doubled() {
                 _ => format!("UPDATE k SET v = v + 1 WHERE id % 3 = {}", n % 3),
             };
             session.query(&sql).await.unwrap();
+            // However fast the machine is, there is time for several reshards.
+            sleep(Duration::from_millis(10)).await;
             if n == 150 {
                 session.query("TRUNCATE k").await.unwrap();
             }
