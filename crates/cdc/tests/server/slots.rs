@@ -47,8 +47,14 @@ async fn a_stream_brings_changes_and_confirms_them() {
                 break;
             }
         }
-        let row = status(&mut server, "mz_source", &[]).await.unwrap().slot.unwrap();
-        assert_eq!(row.confirmed, Some(end));
+        // That keepalive may have been on its way before the server read the confirmation.
+        let deadline = Instant::now() + LONG;
+        while status(&mut server, "mz_source", &[]).await.unwrap().slot.unwrap().confirmed
+            != Some(end)
+        {
+            assert!(Instant::now() < deadline, "{end} was confirmed");
+            sleep(Duration::from_millis(20)).await;
+        }
         stream.stop().await;
         let row = status(&mut server, "mz_source", &[]).await.unwrap().slot.unwrap();
         assert_eq!(row.active_pid, None, "stopping frees the slot at once");
