@@ -326,16 +326,25 @@ async fn the_users_script_from_snapshot_to_restart() {
     sources.shutdown().await;
 }
 
+/// A table with a key that both tests of kills write to.
+const KEYED: &str = "CREATE TABLE k (id int PRIMARY KEY, v int); \
+     ALTER TABLE k REPLICA IDENTITY FULL; CREATE PUBLICATION mz_source FOR TABLE k; \
+     INSERT INTO k SELECT i, 0 FROM generate_series(1, 200) i";
+
+/// The `n`-th change of it; the kinds of change come again after `round`.
+fn change(n: u32, round: u32) -> String {
+    match n % round {
+        0 => format!("DELETE FROM k WHERE id % 40 = {}", n % 40),
+        1 => format!("UPDATE k SET id = id + 100000 WHERE id = {n}"),
+        2 => format!("INSERT INTO k SELECT i, {n} FROM generate_series({n}000, {n}100) i"),
+        _ => format!("UPDATE k SET v = v + 1 WHERE id % 3 = {}", n % 3),
+    }
+}
+
 #[tokio::test]
 async fn killed_again_and_again_nothing_is_lost_or_doubled() {
     let Some(postgres) = Postgres::everyday(&[]).await else { return };
-    postgres
-        .run(
-            "CREATE TABLE k (id int PRIMARY KEY, v int); \
-             ALTER TABLE k REPLICA IDENTITY FULL; CREATE PUBLICATION mz_source FOR TABLE k; \
-             INSERT INTO k SELECT i, 0 FROM generate_series(1, 200) i",
-        )
-        .await;
+    postgres.run(KEYED).await;
     let world = World::new(7);
     let sources = world.sources().await;
     world.create(&sources, &postgres).await;
@@ -343,13 +352,7 @@ async fn killed_again_and_again_nothing_is_lost_or_doubled() {
     let writer = async {
         let mut session = postgres.session().await;
         for n in 1..=400 {
-            let sql = match n % 5 {
-                0 => format!("DELETE FROM k WHERE id % 40 = {}", n % 40),
-                1 => format!("UPDATE k SET id = id + 100000 WHERE id = {n}"),
-                2 => format!("INSERT INTO k SELECT i, {n} FROM generate_series({n}000, {n}100) i"),
-                _ => format!("UPDATE k SET v = v + 1 WHERE id % 3 = {}", n % 3),
-            };
-            session.query(&sql).await.unwrap();
+            session.query(&change(n, 5)).await.unwrap();
         }
     };
     let random = Random::from_seed(11);
@@ -481,13 +484,7 @@ impl World {
 #[tokio::test]
 async fn resharded_and_killed_under_load_nothing_is_lost_or_doubled() {
     let Some(postgres) = Postgres::everyday(&[]).await else { return };
-    postgres
-        .run(
-            "CREATE TABLE k (id int PRIMARY KEY, v int); \
-             ALTER TABLE k REPLICA IDENTITY FULL; CREATE PUBLICATION mz_source FOR TABLE k; \
-             INSERT INTO k SELECT i, 0 FROM generate_series(1, 200) i",
-        )
-        .await;
+    postgres.run(KEYED).await;
     let world = World::new(9);
     let (sources, mut streams) = world.sources_and_streams().await;
     world.create(&sources, &postgres).await;
@@ -495,13 +492,7 @@ async fn resharded_and_killed_under_load_nothing_is_lost_or_doubled() {
     let writer = async {
         let mut session = postgres.session().await;
         for n in 1..=300 {
-            let sql = match n % 6 {
-                0 => format!("DELETE FROM k WHERE id % 40 = {}", n % 40),
-                1 => format!("UPDATE k SET id = id + 100000 WHERE id = {n}"),
-                2 => format!("INSERT INTO k SELECT i, {n} FROM generate_series({n}000, {n}100) i"),
-                _ => format!("UPDATE k SET v = v + 1 WHERE id % 3 = {}", n % 3),
-            };
-            session.query(&sql).await.unwrap();
+            session.query(&change(n, 6)).await.unwrap();
             // However fast the machine is, there is time for several reshards.
             sleep(Duration::from_millis(10)).await;
             if n == 150 {

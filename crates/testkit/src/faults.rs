@@ -1,10 +1,16 @@
 //! Ports that fail when they are told to.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use hydrant_core::Timestamp;
 use hydrant_core::control::{ControlError, ControlStore, Entry, Write};
+use hydrant_core::log::{Durable, LogEngine, LogError, ReadLimit, ReadPage, ShardUid, Tail};
+use hydrant_core::record::RecordBatch;
+use hydrant_core::sequence::{IndexRange, RecordIndex};
 
 /// A control store that answers [`ControlError::Unavailable`] to commits when told to, either
 /// without having written anything or, the nastier case, after having written all of it.
@@ -59,5 +65,93 @@ impl ControlStore for FaultyControl {
             return Err(ControlError::Unavailable("a fault, all written".to_owned()));
         }
         done
+    }
+}
+
+/// An append under way.
+pub type Appending =
+    Pin<Box<dyn Future<Output = Result<Durable<IndexRange>, LogError>> + Send + 'static>>;
+
+type Append = dyn Fn(Arc<dyn LogEngine>, ShardUid, RecordBatch) -> Appending + Send + Sync;
+
+/// A log that counts its reads and appends as it is told to; everything else it passes on.
+pub struct FaultyLog {
+    inner: Arc<dyn LogEngine>,
+    reads: AtomicUsize,
+    append: Box<Append>,
+}
+
+impl FaultyLog {
+    /// Passes everything on to `inner`.
+    pub fn new(inner: Arc<dyn LogEngine>) -> Self {
+        Self::appending(inner, |inner, shard, batch| {
+            Box::pin(async move { inner.append(shard, batch).await })
+        })
+    }
+
+    /// What `append` does with the log below it, the shard and the batch is what becomes of an append.
+    pub fn appending(
+        inner: Arc<dyn LogEngine>,
+        append: impl Fn(Arc<dyn LogEngine>, ShardUid, RecordBatch) -> Appending + Send + Sync + 'static,
+    ) -> Self {
+        Self { inner, reads: AtomicUsize::new(0), append: Box::new(append) }
+    }
+
+    /// Reads so far.
+    pub fn reads(&self) -> usize {
+        self.reads.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl LogEngine for FaultyLog {
+    async fn create(&self, shard: ShardUid, retention: Duration) -> Result<(), LogError> {
+        self.inner.create(shard, retention).await
+    }
+
+    async fn append(
+        &self,
+        shard: ShardUid,
+        batch: RecordBatch,
+    ) -> Result<Durable<IndexRange>, LogError> {
+        (self.append)(Arc::clone(&self.inner), shard, batch).await
+    }
+
+    async fn read(
+        &self,
+        shard: ShardUid,
+        from: RecordIndex,
+        limit: ReadLimit,
+    ) -> Result<ReadPage, LogError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        self.inner.read(shard, from, limit).await
+    }
+
+    async fn wait(&self, shard: ShardUid, past: RecordIndex) -> Result<Tail, LogError> {
+        self.inner.wait(shard, past).await
+    }
+
+    async fn locate(&self, shard: ShardUid, time: Timestamp) -> Result<RecordIndex, LogError> {
+        self.inner.locate(shard, time).await
+    }
+
+    async fn tail(&self, shard: ShardUid) -> Result<Tail, LogError> {
+        self.inner.tail(shard).await
+    }
+
+    async fn seal(&self, shard: ShardUid) -> Result<Tail, LogError> {
+        self.inner.seal(shard).await
+    }
+
+    async fn trim(&self, shard: ShardUid, before: RecordIndex) -> Result<(), LogError> {
+        self.inner.trim(shard, before).await
+    }
+
+    async fn set_retention(&self, shard: ShardUid, retention: Duration) -> Result<(), LogError> {
+        self.inner.set_retention(shard, retention).await
+    }
+
+    async fn drop_shard(&self, shard: ShardUid) -> Result<(), LogError> {
+        self.inner.drop_shard(shard).await
     }
 }

@@ -20,7 +20,7 @@ mod warehouse_conformance;
 pub use clock::ManualClock;
 pub use control_conformance::control_conformance;
 pub use destination_conformance::{Target, destination_conformance};
-pub use faults::FaultyControl;
+pub use faults::{Appending, FaultyControl, FaultyLog};
 pub use log_conformance::log_conformance;
 pub use log_model::log_model;
 pub use memory_control::MemoryControl;

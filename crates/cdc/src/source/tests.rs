@@ -14,12 +14,11 @@ use hydrant_core::catalog::{
     Capacity, Shard, ShardId, Stream, StreamCatalog, StreamMode, StreamSettings, StreamState,
 };
 use hydrant_core::hash::{HashKey, HashRange};
-use hydrant_core::log::{Durable, LogEngine, LogError, ReadLimit, ReadPage, ShardUid, Tail};
+use hydrant_core::log::{LogEngine, LogError, ReadLimit, ShardUid};
 use hydrant_core::names::{Scope, StreamName};
-use hydrant_core::record::RecordBatch;
-use hydrant_core::sequence::{IndexRange, RecordIndex};
+use hydrant_core::sequence::RecordIndex;
 use hydrant_core::{Clock, Random, Timestamp};
-use hydrant_testkit::{ManualClock, MemoryControl, MemoryLog};
+use hydrant_testkit::{FaultyLog, ManualClock, MemoryControl, MemoryLog};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
@@ -35,64 +34,25 @@ use crate::source::{Options, Ports};
 const RETENTION: Duration = Duration::from_secs(86_400);
 
 /// A log that takes its time, and sometimes does not say whether it appended.
-struct Moody {
-    inner: Arc<MemoryLog>,
-    random: Arc<Random>,
-}
-
-#[async_trait]
-impl LogEngine for Moody {
-    async fn create(&self, shard: ShardUid, retention: Duration) -> Result<(), LogError> {
-        self.inner.create(shard, retention).await
-    }
-    async fn append(
-        &self,
-        shard: ShardUid,
-        batch: RecordBatch,
-    ) -> Result<Durable<IndexRange>, LogError> {
-        sleep(Duration::from_millis(self.random.next_u64() % 20)).await;
-        match self.random.next_u64() % 10 {
-            0 => return Err(LogError::Full),
-            1 => return Err(LogError::Unavailable("nothing written".into())),
-            2 => {
-                self.inner.append(shard, batch).await?;
-                return Err(LogError::Unavailable("all written".into()));
+fn moody(inner: Arc<MemoryLog>, random: Arc<Random>) -> FaultyLog {
+    FaultyLog::appending(inner, move |inner, shard, batch| {
+        let random = Arc::clone(&random);
+        Box::pin(async move {
+            sleep(Duration::from_millis(random.next_u64() % 20)).await;
+            match random.next_u64() % 10 {
+                0 => return Err(LogError::Full),
+                1 => return Err(LogError::Unavailable("nothing written".into())),
+                2 => {
+                    inner.append(shard, batch).await?;
+                    return Err(LogError::Unavailable("all written".into()));
+                }
+                _ => {}
             }
-            _ => {}
-        }
-        let appended = self.inner.append(shard, batch).await;
-        sleep(Duration::from_millis(self.random.next_u64() % 20)).await;
-        appended
-    }
-    async fn read(
-        &self,
-        shard: ShardUid,
-        from: RecordIndex,
-        limit: ReadLimit,
-    ) -> Result<ReadPage, LogError> {
-        self.inner.read(shard, from, limit).await
-    }
-    async fn wait(&self, shard: ShardUid, past: RecordIndex) -> Result<Tail, LogError> {
-        self.inner.wait(shard, past).await
-    }
-    async fn locate(&self, shard: ShardUid, time: Timestamp) -> Result<RecordIndex, LogError> {
-        self.inner.locate(shard, time).await
-    }
-    async fn tail(&self, shard: ShardUid) -> Result<Tail, LogError> {
-        self.inner.tail(shard).await
-    }
-    async fn seal(&self, shard: ShardUid) -> Result<Tail, LogError> {
-        self.inner.seal(shard).await
-    }
-    async fn trim(&self, shard: ShardUid, before: RecordIndex) -> Result<(), LogError> {
-        self.inner.trim(shard, before).await
-    }
-    async fn set_retention(&self, shard: ShardUid, retention: Duration) -> Result<(), LogError> {
-        self.inner.set_retention(shard, retention).await
-    }
-    async fn drop_shard(&self, shard: ShardUid) -> Result<(), LogError> {
-        self.inner.drop_shard(shard).await
-    }
+            let appended = inner.append(shard, batch).await;
+            sleep(Duration::from_millis(random.next_u64() % 20)).await;
+            appended
+        })
+    })
 }
 
 /// What the server has committed: positions and messages.
@@ -359,7 +319,7 @@ impl World {
             left_out: Vec::new(),
             resnapshots: 0,
         });
-        let moody = Moody { inner: log.clone(), random: random.clone() };
+        let moody = moody(log.clone(), random.clone());
         let ports = Ports {
             log: Arc::new(moody),
             control,

@@ -3,19 +3,14 @@
 mod property;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use hydrant_core::Clock;
 use hydrant_core::catalog::ShardId;
-use hydrant_core::log::{Durable, LogEngine, LogError, ReadLimit, ReadPage, ShardUid, Tail};
-use hydrant_core::record::RecordBatch;
-use hydrant_core::sequence::{IndexRange, RecordIndex};
-use hydrant_core::{Clock, Timestamp};
-use hydrant_testkit::{ManualClock, MemoryControl, MemoryLog};
+use hydrant_testkit::{FaultyLog, ManualClock, MemoryControl, MemoryLog};
 use hydrant_wire::{Call, Format, JsonService, Reply, cbor, event_stream};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
@@ -499,7 +494,7 @@ async fn a_server_that_stops_ends_its_subscriptions() {
 async fn many_consumers_cost_one_read() {
     let clock = Arc::new(ManualClock::default());
     let inner = Arc::new(MemoryLog::new(clock.clone()));
-    let log = Arc::new(Counting { inner, reads: AtomicUsize::new(0) });
+    let log = Arc::new(FaultyLog::new(inner));
     let world = World::on(clock, log.clone(), Arc::new(MemoryControl::new())).await;
     let names: Vec<String> = (0..20).map(|n| format!("c{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -513,7 +508,7 @@ async fn many_consumers_cost_one_read() {
         assert_eq!(client.ready().await, None);
     }
     assert_eq!(world.remembered(), (1, 20));
-    let before = log.reads.load(Ordering::SeqCst);
+    let before = log.reads();
     let mut bytes: Vec<Bytes> = Vec::new();
     for n in 0..10 {
         world.put("s", "k", &format!("{n}")).await;
@@ -526,7 +521,7 @@ async fn many_consumers_cost_one_read() {
         assert!(frames.iter().all(|f| f.as_ptr() == frames[0].as_ptr()));
         bytes.push(frames.swap_remove(0));
     }
-    assert_eq!(log.reads.load(Ordering::SeqCst) - before, 10);
+    assert_eq!(log.reads() - before, 10);
     drop(clients);
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(world.remembered(), (0, 0));
@@ -612,54 +607,4 @@ async fn a_consumer_gets_two_mebibytes_a_second_of_a_shard_where_rates_hold() {
         events += 1;
     }
     assert!((4..=6).contains(&events), "{events}");
-}
-
-/// A log that counts its reads.
-struct Counting {
-    inner: Arc<dyn LogEngine>,
-    reads: AtomicUsize,
-}
-
-#[async_trait]
-impl LogEngine for Counting {
-    async fn create(&self, shard: ShardUid, retention: Duration) -> Result<(), LogError> {
-        self.inner.create(shard, retention).await
-    }
-    async fn append(
-        &self,
-        shard: ShardUid,
-        batch: RecordBatch,
-    ) -> Result<Durable<IndexRange>, LogError> {
-        self.inner.append(shard, batch).await
-    }
-    async fn read(
-        &self,
-        shard: ShardUid,
-        from: RecordIndex,
-        limit: ReadLimit,
-    ) -> Result<ReadPage, LogError> {
-        self.reads.fetch_add(1, Ordering::SeqCst);
-        self.inner.read(shard, from, limit).await
-    }
-    async fn wait(&self, shard: ShardUid, past: RecordIndex) -> Result<Tail, LogError> {
-        self.inner.wait(shard, past).await
-    }
-    async fn locate(&self, shard: ShardUid, time: Timestamp) -> Result<RecordIndex, LogError> {
-        self.inner.locate(shard, time).await
-    }
-    async fn tail(&self, shard: ShardUid) -> Result<Tail, LogError> {
-        self.inner.tail(shard).await
-    }
-    async fn seal(&self, shard: ShardUid) -> Result<Tail, LogError> {
-        self.inner.seal(shard).await
-    }
-    async fn trim(&self, shard: ShardUid, before: RecordIndex) -> Result<(), LogError> {
-        self.inner.trim(shard, before).await
-    }
-    async fn set_retention(&self, shard: ShardUid, retention: Duration) -> Result<(), LogError> {
-        self.inner.set_retention(shard, retention).await
-    }
-    async fn drop_shard(&self, shard: ShardUid) -> Result<(), LogError> {
-        self.inner.drop_shard(shard).await
-    }
 }

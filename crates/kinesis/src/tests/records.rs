@@ -1,10 +1,8 @@
 //! Records in, records out: places, order, limits, failures.
 
-use async_trait::async_trait;
 use hydrant_core::Timestamp;
-use hydrant_core::log::{Durable, LogError, ReadLimit, ReadPage, ShardUid, Tail};
-use hydrant_core::record::RecordBatch;
-use hydrant_core::sequence::{IndexRange, RecordIndex};
+use hydrant_core::log::{LogError, ShardUid};
+use hydrant_testkit::FaultyLog;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
@@ -336,70 +334,27 @@ async fn a_number_for_ordering_has_to_be_one() {
     );
 }
 
-/// A log that refuses some shards' appends.
-struct Refusing {
-    inner: Arc<dyn LogEngine>,
-    refuse: Mutex<Vec<(ShardUid, LogError)>>,
-}
-
-#[async_trait]
-impl LogEngine for Refusing {
-    async fn create(&self, shard: ShardUid, retention: Duration) -> Result<(), LogError> {
-        self.inner.create(shard, retention).await
-    }
-    async fn append(
-        &self,
-        shard: ShardUid,
-        batch: RecordBatch,
-    ) -> Result<Durable<IndexRange>, LogError> {
-        let refused = self.refuse.lock().iter().find(|(s, _)| *s == shard).map(|(_, e)| e.clone());
-        match refused {
-            Some(error) => Err(error),
-            None => self.inner.append(shard, batch).await,
-        }
-    }
-    async fn read(
-        &self,
-        shard: ShardUid,
-        from: RecordIndex,
-        limit: ReadLimit,
-    ) -> Result<ReadPage, LogError> {
-        self.inner.read(shard, from, limit).await
-    }
-    async fn wait(&self, shard: ShardUid, past: RecordIndex) -> Result<Tail, LogError> {
-        self.inner.wait(shard, past).await
-    }
-    async fn locate(&self, shard: ShardUid, time: Timestamp) -> Result<RecordIndex, LogError> {
-        self.inner.locate(shard, time).await
-    }
-    async fn tail(&self, shard: ShardUid) -> Result<Tail, LogError> {
-        self.inner.tail(shard).await
-    }
-    async fn seal(&self, shard: ShardUid) -> Result<Tail, LogError> {
-        self.inner.seal(shard).await
-    }
-    async fn trim(&self, shard: ShardUid, before: RecordIndex) -> Result<(), LogError> {
-        self.inner.trim(shard, before).await
-    }
-    async fn set_retention(&self, shard: ShardUid, retention: Duration) -> Result<(), LogError> {
-        self.inner.set_retention(shard, retention).await
-    }
-    async fn drop_shard(&self, shard: ShardUid) -> Result<(), LogError> {
-        self.inner.drop_shard(shard).await
-    }
-}
-
 #[tokio::test]
 async fn a_shard_that_takes_nothing_fails_its_own_records_only() {
     let clock = Arc::new(ManualClock::default());
     let inner = Arc::new(MemoryLog::new(clock.clone()));
-    let log = Arc::new(Refusing { inner, refuse: Mutex::default() });
+    let refuse: Arc<Mutex<Vec<(ShardUid, LogError)>>> = Arc::default();
+    let refused = Arc::clone(&refuse);
+    let log = Arc::new(FaultyLog::appending(inner, move |inner, shard, batch| {
+        let error = refused.lock().iter().find(|(s, _)| *s == shard).map(|(_, e)| e.clone());
+        Box::pin(async move {
+            match error {
+                Some(error) => Err(error),
+                None => inner.append(shard, batch).await,
+            }
+        })
+    }));
     let world = World::on(clock, log.clone(), Arc::new(MemoryControl::new())).await;
     world.create("s", 3).await;
     let name = "s".parse().unwrap();
     let held = world.kinesis.catalog.get(&world.scope, &name).unwrap();
     let shards = &held.stream.shards;
-    *log.refuse.lock() = vec![
+    *refuse.lock() = vec![
         (shards[1].uid, LogError::Full),
         (shards[2].uid, LogError::Unavailable("secret path".to_owned())),
     ];
