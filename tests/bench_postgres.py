@@ -25,6 +25,8 @@ from hydrant import eventually, make_delivery
 
 TICKS = os.sysconf("SC_CLK_TCK")
 SECONDS_MAX = 900
+# The part of the memory that holds records for readers, and not what capturing needs.
+CACHE_MIB = 8
 TABLE = """
 CREATE TABLE wide (
   channel text, login text, message text, sent timestamptz, bits int, badges jsonb, is_mod boolean,
@@ -159,7 +161,7 @@ def delays(pg, server, inserts):
 def main(rows=1_000_000, rounds=3, inserts=100):
     pg = postgres.Postgres(max_wal_size="8GB", shared_buffers="256MB").start()
     with tempfile.TemporaryDirectory() as folder:
-        server = hydrant.Server(Path(folder) / "data").start()
+        server = hydrant.Server(Path(folder) / "data", "--tail-cache-mib", str(CACHE_MIB)).start()
         try:
             pg.psql(TABLE)
             large(pg, server, rows, rounds)
