@@ -4,6 +4,7 @@
 //! mark when it is complete.
 
 mod java;
+mod machine;
 mod postgres;
 mod rust;
 
@@ -95,6 +96,7 @@ pub(crate) fn run() -> Result<Clients> {
 
     let mut clients = Clients::default();
     psql(&mut clients);
+    machine::install(&mut clients);
     python(&cache, &mut clients)?;
     node(&cache, &mut clients)?;
     java::install(&cache, &mut clients)?;
@@ -128,6 +130,7 @@ fn python(cache: &Path, clients: &mut Clients) -> Result<()> {
         return Ok(());
     }
     println!("installing the Python clients into {}", folder.display());
+    let of_the_system = clients.missing.len();
     let pip = || {
         let mut command = Command::new(&python);
         command.args(["-m", "pip", "install", "-q", "--disable-pip-version-check"]);
@@ -152,7 +155,7 @@ fn python(cache: &Path, clients: &mut Clients) -> Result<()> {
         }
     }
     // Without the mark the next run tries again.
-    if clients.missing.iter().all(|(name, _)| name == "psql") {
+    if clients.missing.len() == of_the_system {
         File::create(folder.join(MARK))?;
     }
     Ok(())
