@@ -20,6 +20,7 @@ BATCH_MAX = 40
 OBJECTS = 12
 STREAMS_MAX = 6
 TIMEOUT_SECONDS = 60
+REFUSED_SECONDS = 0.01
 GONE = (OSError, http.client.HTTPException)
 
 
@@ -146,10 +147,11 @@ def shards(client, stream, status=None):
 
 
 class Load:
-    """Writers and a reader, each a thread, until the server is gone."""
+    """Writers and a reader, each a thread, until the server is gone; or one kind of them."""
 
-    def __init__(self, server, journal, seed, sdk=False):
+    def __init__(self, server, journal, seed, sdk=False, only=None):
         self.server = server
+        self.process = server.process
         self.journal = journal
         client = Sdk(server) if sdk else None
         make = (lambda: client) if sdk else (lambda: Raw(server))
@@ -159,7 +161,7 @@ class Load:
         tasks += [(self.read_records, lambda: Raw(server), "r"), (self.insert_rows, None, "t")]
         self.threads = [
             threading.Thread(target=self.run, args=(task, make, name, f"{seed} {name}"))
-            for task, make, name in tasks
+            for task, make, name in tasks if only in (None, task.__name__)
         ]
         for thread in self.threads:
             thread.start()
@@ -172,17 +174,19 @@ class Load:
 
     def run(self, task, make, name, seed):
         dice = random.Random(seed)
-        try:
-            client = make and make()
-            while True:
-                try:
-                    task(client, name, dice)
-                except Refused:
-                    # Nothing was acknowledged. A disk that is gone refuses on and on: not so fast.
-                    self.journal.counts["refusals"] += 1
-                    time.sleep(0.01)
-        except GONE:
-            return
+        while self.process.poll() is None:
+            try:
+                client = make and make()
+                while True:
+                    try:
+                        task(client, name, dice)
+                    except Refused:
+                        # Nothing was acknowledged. A disk that is gone refuses on and on.
+                        self.journal.counts["refusals"] += 1
+                        time.sleep(REFUSED_SECONDS)
+            except GONE:
+                # A server that ends closes its connections a little earlier.
+                time.sleep(REFUSED_SECONDS)
 
     def put_records(self, client, name, dice):
         journal = self.journal
@@ -277,6 +281,21 @@ class Load:
             raise Refused("sql", str(error)) from None
 
 
+def records(client, stream, shard, after=None):
+    """The records of a shard behind a sequence number, or all of them."""
+    start = {"ShardIteratorType": "TRIM_HORIZON"} if after is None else {
+        "ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": str(after),
+    }
+    told = client.kinesis("GetShardIterator", StreamName=stream, ShardId=shard, **start)
+    iterator = told["ShardIterator"]
+    while True:
+        page = client.kinesis("GetRecords", ShardIterator=iterator)
+        yield from page["Records"]
+        iterator = page["NextShardIterator"]
+        if not page["Records"] and page["MillisBehindLatest"] == 0:
+            return
+
+
 def check(server, journal, whole):
     """Compares the server with the journal; with `whole`, also what earlier checks have found."""
     try:
@@ -290,17 +309,7 @@ def compare(server, journal, whole):
     client = Raw(server)
 
     def read_from(shard, after):
-        start = {"ShardIteratorType": "TRIM_HORIZON"} if after is None else {
-            "ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": str(after),
-        }
-        told = client.kinesis("GetShardIterator", StreamName=STREAM, ShardId=shard, **start)
-        iterator = told["ShardIterator"]
-        while True:
-            page = client.kinesis("GetRecords", ShardIterator=iterator)
-            yield from page["Records"]
-            iterator = page["NextShardIterator"]
-            if not page["Records"] and page["MillisBehindLatest"] == 0:
-                return
+        return records(client, STREAM, shard, after)
 
     def settled(name):
         """a stream is ACTIVE or DELETING"""
