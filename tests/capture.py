@@ -68,6 +68,11 @@ class Source:
         told = ", ".join(f"{key} {value}" for key, value in options.items())
         self.sql(f"CREATE OR REPLACE CONNECTION {self.name}_pg TO POSTGRES ({told})")
 
+    def connected_to(self, pg):
+        """Leads the connection to another server."""
+        self.pg, self.port = pg, pg.port
+        self.connect()
+
     def create(self, tables="FOR ALL TABLES", publications=("p",), slot="", **options):
         """Creates the source."""
         inside = ", ".join(f"PUBLICATION '{name}'" for name in publications)

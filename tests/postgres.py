@@ -335,6 +335,19 @@ class Postgres:
         return copy
 
 
+    def copied(self):
+        """A copy of it while it is stopped, as a cluster that is not started, without its slots."""
+        copy = object.__new__(Postgres)
+        copy.version, copy.process, copy.port = self.version, None, free_port()
+        copy.folder = given(Path(tempfile.mkdtemp(prefix=f"{self.version}-", dir=home())))
+        copy.data, copy.log = copy.folder / "data", copy.folder / "log"
+        run(["cp", "-a", self.data, copy.data])
+        for slot in (copy.data / "pg_replslot").iterdir():
+            shutil.rmtree(slot)
+        Postgres.every.append(copy)
+        return copy
+
+
 class Authority:
     """A certificate authority made for one test."""
 

@@ -3,6 +3,7 @@
 mod append;
 mod board;
 mod captures;
+mod feed;
 mod follow;
 mod marks;
 mod metrics;

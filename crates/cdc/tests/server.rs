@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hydrant_cdc::server::{
-    Access, Arrival, Facts, Piece, Progress, Published, Replication, Server, ServerError,
-    SlotLifetime, Snapshot, TypeKind, check, drop_slot, primary_key, published, release, status,
-    types, waiting_for,
+    Access, Arrival, Facts, Following, Identity, Piece, Progress, Published, Replication, Server,
+    ServerError, SlotLifetime, Snapshot, TypeKind, check, drop_slot, primary_key, published,
+    release, status, types, waiting_for,
 };
 use hydrant_core::capture::{
     Envelope, Failure, Lsn, OnSlotLoss, Oversize, PgTable, SlotChoice, SnapshotMode,
@@ -56,7 +56,15 @@ fn listed(table: PgTable) -> SourceTable {
 
 async fn checked(access: &Access, settings: &SourceSettings) -> Result<Facts, ServerError> {
     let mut server = Server::connect(access).await?;
-    check(&mut server, access, settings, "mz_source", Progress::default()).await
+    check(&mut server, access, settings, "mz_source", &Progress::default()).await
+}
+
+/// A source that has followed this server from its beginning.
+async fn following(access: &Access) -> Progress {
+    let mut walsender = Replication::connect(access).await.unwrap();
+    let Identity { system, timeline, .. } = walsender.identify().await.unwrap();
+    let following = Some(Following { system, timeline, resume: Lsn(0) });
+    Progress { slot_ours: true, following }
 }
 
 fn failed<T: std::fmt::Debug>(result: Result<T, ServerError>, failure: Failure, words: &[&str]) {

@@ -38,7 +38,7 @@ const LONG: Duration = Duration::from_secs(40);
 struct World {
     log: Arc<MemoryLog>,
     control: Arc<MemoryControl>,
-    clock: Arc<SystemClock>,
+    clock: Arc<dyn Clock>,
     scope: Scope,
     seed: u64,
 }
@@ -46,7 +46,7 @@ struct World {
 struct Maker {
     log: Arc<MemoryLog>,
     streams: Arc<StreamCatalog>,
-    clock: Arc<SystemClock>,
+    clock: Arc<dyn Clock>,
 }
 
 #[async_trait]
@@ -100,7 +100,10 @@ impl MakeStream for Maker {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let clock = Arc::new(SystemClock);
+        Self::by(seed, Arc::new(SystemClock))
+    }
+
+    fn by(seed: u64, clock: Arc<dyn Clock>) -> Self {
         Self {
             log: Arc::new(MemoryLog::new(clock.clone())),
             control: Arc::new(MemoryControl::new()),

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use hydrant_core::capture::{Failure, PgTable, SnapshotMode, SourceSettings};
+use hydrant_core::capture::{Failure, Lsn, PgTable, SnapshotMode, SourceSettings};
 
-use super::error::{During, LOST_ADVICE, PUBLICATION_ADVICE, WAL_LEVEL_ADVICE};
+use super::error::{During, PUBLICATION_ADVICE, WAL_LEVEL_ADVICE};
 use super::publications::{self, OPERATIONS, Publication};
 use super::quote::{identifier, table as quoted};
 use super::replication::Replication;
@@ -16,12 +16,23 @@ use super::{Access, Identity, Server, ServerError};
 const STANDBY_VERSION_MIN: u32 = 160_000;
 
 /// How far a source is already.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// The slot of this name is its own: it made or adopted it.
     pub slot_ours: bool,
     /// Its changes are followed from that slot, so the slot has to be there and to be whole.
-    pub following: bool,
+    pub following: Option<Following>,
+}
+
+/// What a source that follows a slot has followed so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Following {
+    /// System identifier of the server.
+    pub system: String,
+    /// Its timeline.
+    pub timeline: u32,
+    /// Up to where.
+    pub resume: Lsn,
 }
 
 /// What a server is and has.
@@ -45,6 +56,8 @@ pub struct Facts {
     pub slot: Option<SlotRow>,
     /// The tables of its publications.
     pub published: Published,
+    /// As [`super::members`] had it before they were looked at.
+    pub members: String,
     /// What works otherwise than somebody may expect, in words that say what to do.
     pub warnings: Vec<String>,
 }
@@ -57,7 +70,7 @@ pub async fn check(
     access: &Access,
     settings: &SourceSettings,
     slot: &str,
-    progress: Progress,
+    progress: &Progress,
 ) -> Result<Facts, ServerError> {
     slot::valid_name(slot)?;
     let asked = Asked::read(server).await?;
@@ -67,16 +80,21 @@ pub async fn check(
     let mut walsender = Replication::connect(access).await?;
     let identity = walsender.identify().await?;
     walsender.stop().await;
+    // Before anything that another server would not have: what is missing there is not lost.
+    let status = slot::status(server, slot, &[]).await?;
+    if let Some(following) = &progress.following {
+        same_server(settings, following, &identity, status.slot.as_ref())?;
+    }
 
     let publications = publications_there(server, settings, progress).await?;
+    let members = publications::members(server, &settings.publications).await?;
     let listed = settings.tables.as_deref();
     let published = tables::published(server, &settings.publications, listed).await?;
-    if settings.snapshot == SnapshotMode::Initial && !progress.following {
+    if settings.snapshot == SnapshotMode::Initial && progress.following.is_none() {
         readable(access, &published)?;
     }
     keys_exist(settings, &published)?;
 
-    let status = slot::status(server, slot, &[]).await?;
     slot_usable(access, settings, slot, status.slot.as_ref(), progress)?;
     if status.slot.is_none() && asked.slots_used >= asked.slots_max {
         let text = format!(
@@ -104,6 +122,7 @@ pub async fn check(
             .map(|mb| mb.saturating_mul(1024 * 1024)),
         slot: status.slot,
         published,
+        members,
         warnings,
     })
 }
@@ -210,10 +229,41 @@ async fn wal_level(server: &mut Server, asked: &Asked) -> Result<(), ServerError
     Err(ServerError::failed(Failure::WalLevel, text))
 }
 
+/// Whether the server is the one whose log is followed.
+fn same_server(
+    settings: &SourceSettings,
+    followed: &Following,
+    found: &Identity,
+    slot: Option<&SlotRow>,
+) -> Result<(), ServerError> {
+    let name = &settings.name;
+    if followed.system != found.system {
+        let text = format!(
+            "the server has system identifier {}, the source has followed {}: let the connection \
+             lead to that one again, or ALTER SOURCE {name} RESNAPSHOT",
+            found.system, followed.system
+        );
+        return Err(ServerError::failed(Failure::SystemChanged, text));
+    }
+    let carried = slot.is_some_and(|slot| {
+        slot.failover && slot.confirmed.is_some_and(|at| at <= followed.resume)
+    });
+    if followed.timeline != found.timeline && !carried {
+        let text = format!(
+            "the server is on timeline {}, the source has followed timeline {}: it was promoted or \
+             restored, and its slot is no failover slot (PostgreSQL 17 or later) at or before {}: \
+             ALTER SOURCE {name} RESNAPSHOT",
+            found.timeline, followed.timeline, followed.resume
+        );
+        return Err(ServerError::failed(Failure::TimelineChanged, text));
+    }
+    Ok(())
+}
+
 async fn publications_there(
     server: &mut Server,
     settings: &SourceSettings,
-    progress: Progress,
+    progress: &Progress,
 ) -> Result<Vec<Publication>, ServerError> {
     let there = publications::named(server, &settings.publications).await?;
     let gone = |name: &&String| there.iter().all(|publication| publication.name != **name);
@@ -226,7 +276,7 @@ async fn publications_there(
         _ => "FOR ALL TABLES".to_owned(),
     };
     let statement = format!("CREATE PUBLICATION {} {tables};", identifier(missing));
-    Err(match progress.following {
+    Err(match progress.following.is_some() {
         true => ServerError::failed(
             Failure::PublicationDropped,
             format!("publication '{missing}' was dropped. {PUBLICATION_ADVICE}: {statement}"),
@@ -301,12 +351,12 @@ fn slot_usable(
     settings: &SourceSettings,
     name: &str,
     found: Option<&SlotRow>,
-    progress: Progress,
+    progress: &Progress,
 ) -> Result<(), ServerError> {
     let failed = |failure, text: String| Err(ServerError::failed(failure, text));
     let Some(found) = found else {
-        return match progress.following {
-            true => failed(Failure::SlotLost, format!("slot '{name}' is gone. {LOST_ADVICE}")),
+        return match progress.following.is_some() {
+            true => failed(Failure::SlotLost, slot::gone(name)),
             false => Ok(()),
         };
     };
@@ -322,6 +372,10 @@ fn slot_usable(
             ),
         );
     }
+    if progress.slot_ours && progress.following.is_none() {
+        // An epoch begins with dropping it, whatever became of it.
+        return Ok(());
+    }
     let unfit = if found.plugin.as_deref() != Some("pgoutput") {
         format!("its plugin is {}, not pgoutput", found.plugin.as_deref().unwrap_or("none"))
     } else if found.database.as_deref() != Some(access.database()) {
@@ -335,8 +389,7 @@ fn slot_usable(
          the primary"
             .to_owned()
     } else if let Some(lost) = &found.lost {
-        let text = format!("the server has invalidated slot '{name}' ({lost}). {LOST_ADVICE}");
-        return failed(Failure::SlotLost, text);
+        return failed(Failure::SlotLost, slot::lost(name, lost));
     } else {
         return Ok(());
     };

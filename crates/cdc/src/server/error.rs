@@ -72,6 +72,8 @@ pub(super) struct Report {
     pub(super) message: String,
     pub(super) detail: String,
     pub(super) hint: String,
+    /// Where it happened: in a stream the slot and the position, as its output plugin has them.
+    pub(super) context: String,
     /// The routine that raised it: unlike the message never translated.
     pub(super) routine: String,
 }
@@ -90,6 +92,7 @@ impl Report {
                 b'M' => report.message = value,
                 b'D' => report.detail = value,
                 b'H' => report.hint = value,
+                b'W' => report.context = value,
                 b'R' => report.routine = value,
                 _ => {}
             }
@@ -97,10 +100,19 @@ impl Report {
         report
     }
 
+    /// Says where it happened, if the server does not.
+    pub(super) fn within(mut self, what: &str) -> Self {
+        if self.context.is_empty() {
+            what.clone_into(&mut self.context);
+        }
+        self
+    }
+
     /// What the server said, all of it.
     fn said(&self) -> String {
         let mut said = format!("PostgreSQL says: {} (SQLSTATE {})", self.message, self.code);
-        for (label, text) in [("DETAIL", &self.detail), ("HINT", &self.hint)] {
+        let told = [("DETAIL", &self.detail), ("HINT", &self.hint), ("CONTEXT", &self.context)];
+        for (label, text) in told {
             if !text.is_empty() {
                 said.push_str(&format!(" {label}: {text}"));
             }
@@ -157,9 +169,15 @@ impl Report {
             (During::Start, _, "42704" | "55000" | "58P01") => (Failure::SlotLost, LOST_ADVICE),
             (During::Stream, _, "42704") => (Failure::PublicationDropped, PUBLICATION_ADVICE),
             (During::Stream, _, "55000" | "58P01") => (Failure::SlotLost, LOST_ADVICE),
-            (During::Stream | During::Snapshot, "22", _) => (
+            (During::Stream, "22", _) => (
                 Failure::Undecodable,
-                "The server cannot write the value; mend it there. Nothing is skipped",
+                "The server cannot send the change, and nothing is skipped. It stays in the log as it \
+                 was written: mend the row, then ALTER SOURCE … RESNAPSHOT",
+            ),
+            (During::Snapshot, "22", _) => (
+                Failure::Undecodable,
+                "The server cannot send the row, and nothing is skipped: mend it, then ALTER SOURCE … \
+                 RESNAPSHOT",
             ),
             // A table that was dropped or altered since it was looked at: the next look sees it.
             (During::Snapshot, "42", _) => return None,

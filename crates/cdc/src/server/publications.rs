@@ -1,6 +1,7 @@
 //! What publications publish: their relations, with the columns and rows of each.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use hydrant_core::capture::{Failure, PgTable, SOURCE_TABLES_MAX};
 
@@ -37,6 +38,8 @@ pub(super) struct Relation {
     pub(super) ancestors: Vec<u32>,
     /// Names of the publications it is in.
     pub(super) publications: Vec<String>,
+    /// Rows of the catalog that put it there.
+    pub(super) memberships: Vec<u32>,
 }
 
 /// The publications of these names that are there.
@@ -78,10 +81,12 @@ pub(super) async fn relations(
         ..150_000 => ("g(relid)", "NULL, NULL"),
         _ => ("g", "g.attrs::text, pg_catalog.pg_get_expr(g.qual, g.relid)"),
     };
+    let members = members_of(server, "g.relid");
     let sql = format!(
         "SELECT g.relid, n.nspname, c.relname, c.relkind, c.relreplident, c.reltuples, p.pubname, \
            (SELECT string_agg(a::oid::text, ' ') FROM pg_catalog.pg_partition_ancestors(g.relid) a \
-             WHERE a <> g.relid), {parts} \
+             WHERE a <> g.relid), {parts}, \
+           (SELECT string_agg(m.oid::text, ' ') FROM ({members}) m(oid)) \
          FROM pg_catalog.pg_publication p \
          CROSS JOIN LATERAL pg_catalog.pg_get_publication_tables(p.pubname) {alias} \
          JOIN pg_catalog.pg_class c ON c.oid = g.relid \
@@ -114,9 +119,71 @@ pub(super) async fn relations(
     Ok(found)
 }
 
+/// Selects the rows of the catalog by which the publication `p` has a relation: itself or what it is a
+/// partition of, its schema, or all tables.
+fn members_of(server: &Server, relid: &str) -> String {
+    let line = format!(
+        "(SELECT l.oid FROM pg_catalog.pg_class l WHERE l.oid = {relid} OR l.oid IN \
+           (SELECT a::oid FROM pg_catalog.pg_partition_ancestors({relid}) a))"
+    );
+    let schemas = match server.version() {
+        ..150_000 => String::new(),
+        _ => format!(
+            " UNION ALL SELECT s.oid FROM pg_catalog.pg_publication_namespace s \
+               JOIN pg_catalog.pg_class l ON l.relnamespace = s.pnnspid \
+             WHERE s.pnpubid = p.oid AND l.oid IN {line}"
+        ),
+    };
+    format!(
+        "SELECT r.oid FROM pg_catalog.pg_publication_rel r \
+         WHERE r.prpubid = p.oid AND r.prrelid IN {line}{schemas} \
+         UNION ALL SELECT p.oid WHERE p.puballtables"
+    )
+}
+
+/// The rows of the catalog by which the publications have a table; empty if they do not have it. A
+/// table that is taken out of a publication and put in again has another one.
+pub async fn memberships(
+    server: &mut Server,
+    names: &[String],
+    table: u32,
+) -> Result<Vec<u32>, ServerError> {
+    let members = members_of(server, &format!("{table}::oid"));
+    let sql = format!(
+        "SELECT DISTINCT m.oid FROM pg_catalog.pg_publication p \
+         CROSS JOIN LATERAL ({members}) m(oid) WHERE p.pubname = ANY ({}) ORDER BY 1",
+        text_array(names)
+    );
+    let rows = server.ask(&sql, During::Query).await?;
+    rows.iter().map(|row| row.need(0)).collect()
+}
+
+/// What is another text as soon as a table or schema was put into one of the publications or taken
+/// out of it.
+pub async fn members(server: &mut Server, names: &[String]) -> Result<String, ServerError> {
+    let schemas = match server.version() {
+        ..150_000 => "",
+        _ => {
+            " UNION ALL SELECT s.oid FROM pg_catalog.pg_publication_namespace s \
+             WHERE s.pnpubid = p.oid"
+        }
+    };
+    let sql = format!(
+        "SELECT count(m.oid) || ' ' || coalesce(sum(m.oid::int8), 0) FROM pg_catalog.pg_publication p \
+         CROSS JOIN LATERAL (SELECT r.oid FROM pg_catalog.pg_publication_rel r \
+           WHERE r.prpubid = p.oid{schemas}) m(oid) WHERE p.pubname = ANY ({})",
+        text_array(names)
+    );
+    let rows = server.ask(&sql, During::Query).await?;
+    Ok(rows.first().map(|row| row.string(0)).unwrap_or_default())
+}
+
+fn numbers_of<T: FromStr>(text: &str) -> Vec<T> {
+    text.split_whitespace().filter_map(|n| n.parse().ok()).collect()
+}
+
 fn relation(row: &Row) -> Result<Relation, ServerError> {
-    let numbers = |text: &str| text.split_whitespace().filter_map(|n| n.parse().ok()).collect();
-    let mut columns: Option<Vec<i16>> = row.text(8).map(numbers);
+    let mut columns: Option<Vec<i16>> = row.text(8).map(numbers_of);
     if let Some(columns) = &mut columns {
         columns.sort_unstable();
     }
@@ -128,11 +195,9 @@ fn relation(row: &Row) -> Result<Relation, ServerError> {
         tuples: row.need(5)?,
         columns,
         filters: row.text(9).map(str::to_owned).into_iter().collect(),
-        ancestors: row
-            .text(7)
-            .map(|text| text.split_whitespace().filter_map(|n| n.parse().ok()).collect())
-            .unwrap_or_default(),
+        ancestors: row.text(7).map(numbers_of).unwrap_or_default(),
         publications: vec![row.string(6)],
+        memberships: row.text(10).map(numbers_of).unwrap_or_default(),
     })
 }
 
@@ -153,5 +218,6 @@ fn join(there: &mut Relation, other: Relation) -> Result<(), ServerError> {
         false => there.filters.extend(other.filters),
     }
     there.publications.extend(other.publications);
+    there.memberships.extend(other.memberships);
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hydrant_core::capture::{Failure, Lsn};
 use tokio::time::sleep;
 
-use super::error::During;
+use super::error::{During, LOST_ADVICE};
 use super::quote::{literal, text_array};
 use super::{Server, ServerError};
 
@@ -164,22 +164,35 @@ pub async fn waiting_for(
 }
 
 /// Ends the walsender that holds a slot, if it goes by our own `application_name`: one whose
-/// connection broke without the server's noticing. `false` if nobody holds it, or somebody else.
+/// connection broke without the server's noticing. Who holds it, in words; `None` if nobody does.
 pub async fn release(
     server: &mut Server,
     slot: &str,
     application: &str,
-) -> Result<bool, ServerError> {
+) -> Result<Option<String>, ServerError> {
     let sql = format!(
-        "SELECT pg_catalog.pg_terminate_backend(s.active_pid) \
+        "SELECT s.active_pid, a.application_name, a.usename, a.client_addr, \
+           CASE WHEN a.application_name = {} THEN pg_catalog.pg_terminate_backend(s.active_pid) END \
          FROM pg_catalog.pg_replication_slots s \
-         JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid \
-         WHERE s.slot_name = {} AND a.application_name = {}",
-        literal(slot),
-        literal(application)
+         LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid \
+         WHERE s.slot_name = {} AND s.active_pid IS NOT NULL",
+        literal(application),
+        literal(slot)
     );
     let rows = server.ask(&sql, During::Query).await?;
-    Ok(rows.iter().any(|row| row.is(0)))
+    Ok(rows.first().map(|row| {
+        let pid = row.string(0);
+        if row.is(4) {
+            return format!("slot '{slot}' was held by a connection of before, which was ended");
+        }
+        format!(
+            "slot '{slot}' is read by process {pid} (application '{}', role '{}', from {}): end that \
+             program, or run SELECT pg_terminate_backend({pid})",
+            row.string(1),
+            row.string(2),
+            row.text(3).unwrap_or("the server itself")
+        )
+    }))
 }
 
 /// Drops a slot, taking it back from a walsender of our own first. `false` if there is none. Fails
@@ -207,6 +220,16 @@ pub async fn drop_slot(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// What to say of a slot that is not there any more.
+pub fn gone(slot: &str) -> String {
+    format!("slot '{slot}' is gone. {LOST_ADVICE}")
+}
+
+/// What to say of a slot that the server does not keep the log for any more.
+pub fn lost(slot: &str, why: &str) -> String {
+    format!("the server has invalidated slot '{slot}' ({why}). {LOST_ADVICE}")
 }
 
 /// Whether a name can be a slot's. <https://www.postgresql.org/docs/current/warm-standby.html#STREAMING-REPLICATION-SLOTS>

@@ -222,7 +222,10 @@ async fn copy(
                     out.send(Ok(piece)).await.map_err(|_| gone())?;
                 }
             }
-            b'E' => return Err(Report::read(&frame.body).classify(During::Snapshot)),
+            b'E' => {
+                let report = Report::read(&frame.body).within(&format!("table {}", range.name));
+                return Err(report.classify(During::Snapshot));
+            }
             b'Z' => break,
             _ => {}
         }

@@ -36,6 +36,8 @@ pub struct Published {
 pub struct PublishedTable {
     /// As the source keeps it: pending, in its first version.
     pub captured: CapturedTable,
+    /// By which rows of the server's catalog it is published.
+    pub memberships: Vec<u32>,
     pub(super) heaps: Vec<Heap>,
     /// Which rows are published: one of these conditions holds. Empty if all of them are.
     pub(super) filters: Vec<String>,
@@ -271,6 +273,7 @@ fn table(
             snapshot_rows: 0,
             snapshot_rows_estimated: (relation.tuples >= 0.0).then_some(relation.tuples as u64),
         },
+        memberships: relation.memberships.clone(),
         schema_usable: heaps.iter().all(|(_, usable, _)| *usable),
         row_security: heaps.iter().any(|(.., active)| *active),
         heaps: heaps.into_iter().map(|(heap, ..)| heap).collect(),

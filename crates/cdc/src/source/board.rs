@@ -27,6 +27,11 @@ pub(crate) type Counts = BTreeMap<PgTable, [Count; OPS.len()]>;
 pub(crate) const OPS: [(Op, &str); 5] =
     [(Op::Read, "r"), (Op::Create, "c"), (Op::Update, "u"), (Op::Delete, "d"), (Op::Truncate, "t")];
 
+/// From which part of what a slot may hold on the report warns.
+pub(crate) const RETAINED_PART_WARNED: f64 = 0.5;
+/// From which part on it is urgent.
+pub(crate) const RETAINED_PART_URGENT: f64 = 0.8;
+
 /// What is shown now.
 #[derive(Clone, Debug)]
 pub(crate) struct Shown {
@@ -172,7 +177,26 @@ impl Shown {
             let why = t.captured.reason.as_deref().unwrap_or_default();
             format!("{}: {why}", t.captured.table)
         });
-        errored.chain(self.warnings.iter().cloned()).collect::<Vec<_>>().join("; ")
+        let warnings = self.warnings.iter().cloned();
+        errored.chain(self.retained_warning()).chain(warnings).collect::<Vec<_>>().join("; ")
+    }
+
+    /// How much of what a slot may hold it holds, 0 to 1; `None` if it may hold anything.
+    pub(crate) fn retained_part(&self) -> Option<f64> {
+        let (held, safe) = (self.retained?, u64::try_from(self.safe_wal?.max(0)).ok()?);
+        Some(held as f64 / (held as f64 + safe as f64).max(1.0))
+    }
+
+    fn retained_warning(&self) -> Option<String> {
+        let part = self.retained_part().filter(|part| *part >= RETAINED_PART_WARNED)?;
+        let held = self.retained.unwrap_or_default() >> 20;
+        Some(format!(
+            "slot '{}' holds {held} MiB of write-ahead log, {:.0} % of max_slot_wal_keep_size, and is \
+             lost when it holds all of it: look for a transaction that is open for long \
+             (pg_stat_activity.xact_start), or raise max_slot_wal_keep_size",
+            self.slot,
+            (part * 100.0).floor()
+        ))
     }
 
     pub(crate) fn lag_bytes(&self) -> u64 {

@@ -56,6 +56,10 @@ impl Capture for Sources {
         let seen = inner.store.secret(&secret.name).await.map_err(unavailable)?;
         if may_create("Secret", &secret.name, seen.is_some(), there)? {
             inner.store.put_secret(&secret.name, &secret).await.map_err(unavailable)?;
+            let users = inner.store.connections().await.map_err(unavailable)?;
+            let users = users.iter().filter(|c| c.secret.as_ref() == Some(&secret.name));
+            let users: Vec<&str> = users.map(|c| c.name.as_str()).collect();
+            inner.look_again(|settings| users.contains(&settings.connection.as_str()));
         }
         Ok(())
     }
@@ -96,7 +100,9 @@ impl Capture for Sources {
                 )));
             }
         }
-        inner.store.put_connection(&connection.name, &connection).await.map_err(unavailable)
+        inner.store.put_connection(&connection.name, &connection).await.map_err(unavailable)?;
+        inner.look_again(|settings| settings.connection == connection.name);
+        Ok(())
     }
 
     async fn drop_connection(&self, name: &str) -> Result<bool, CaptureError> {
@@ -144,9 +150,13 @@ impl Capture for Sources {
         let seen = inner.store.source(name).await.map_err(unavailable)?;
         let seen = seen.ok_or_else(|| not_found("Source", name))?;
         let mut row = seen.clone();
+        let looks = matches!(change, AlterSource::Resume);
+        inner.there(&row, &change)?;
         alter(&mut row, change)?;
         if row != seen {
             inner.store.put_source(name, &row).await.map_err(unavailable)?;
+        }
+        if row != seen || looks {
             inner.order(row);
         }
         inner.report(name)
@@ -265,6 +275,30 @@ impl Inner {
         let Some(running) = running.get(&row.settings.name) else { return };
         running.board.tell(|shown| shown.settings = row.settings.clone());
         running.orders.send_modify(|order: &mut Order| order.row = Arc::new(row));
+    }
+
+    /// Whether a table that a source of all tables is to leave out is one of its.
+    fn there(&self, row: &SourceRow, change: &AlterSource) -> Result<(), CaptureError> {
+        let AlterSource::DropTable(table) = change else { return Ok(()) };
+        let running = self.running.lock();
+        let Some(running) = running.get(&row.settings.name) else { return Ok(()) };
+        if row.settings.tables.is_some() || row.left_out.contains(table) {
+            return Ok(());
+        }
+        let absent = running.board.read(|shown| {
+            // Before the first snapshot is complete nobody knows what it has.
+            shown.cut.complete && shown.tables.values().all(|it| it.captured.table != *table)
+        });
+        if absent { Err(not_found("Table", &table.to_string())) } else { Ok(()) }
+    }
+
+    /// Has sources that wait after a failure look again: what they connect with is another.
+    fn look_again(&self, uses: impl Fn(&SourceSettings) -> bool) {
+        for running in self.running.lock().values() {
+            if running.board.read(|shown| uses(&shown.settings)) {
+                running.orders.send_modify(|_| {});
+            }
+        }
     }
 
     fn report(&self, name: &str) -> Result<SourceReport, CaptureError> {

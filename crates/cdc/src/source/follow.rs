@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use hydrant_core::Timestamp;
-use hydrant_core::capture::{Cut, Failure, Lsn, PgColumn, SourceState};
+use hydrant_core::capture::{Cut, Failure, Lsn, SourceState};
 use hydrant_core::control::ControlError;
 use hydrant_core::log::ShardUid;
 use hydrant_core::sequence::RecordIndex;
@@ -14,10 +14,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::relation::Relation;
-use crate::server::{self, Arrival, Replication, Server, ServerError};
+use crate::server::{self, Arrival, Server};
 use crate::source::append::Writer;
 use crate::source::board::Board;
+use crate::source::feed::Feed;
 use crate::source::store::{SourceRow, TableRow};
 use crate::source::transcribe::{Step, Transcriber};
 use crate::source::worker::{Order, Session, Trouble, Worker};
@@ -36,105 +36,6 @@ const TURN: usize = 1_024;
 const STORE_RETRY: Duration = Duration::from_millis(500);
 /// How often the slot is looked at from beside the stream.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
-
-/// A stream of changes, and the catalog behind it.
-pub(crate) trait Feed: Send {
-    /// What comes next. Cancelling loses nothing.
-    fn next(&mut self) -> impl Future<Output = Result<Arrival, ServerError>> + Send;
-
-    /// Tells what arrived and what is stored.
-    fn confirm(
-        &mut self,
-        received: Lsn,
-        flushed: Lsn,
-        reply: bool,
-    ) -> impl Future<Output = Result<(), ServerError>> + Send;
-
-    /// A table's columns as `relation` tells them, with what only the catalog knows.
-    fn columns(
-        &mut self,
-        relation: &Relation,
-        known: &[PgColumn],
-    ) -> impl Future<Output = Result<Vec<PgColumn>, ServerError>> + Send;
-}
-
-/// The feed of a server.
-pub(crate) struct Live {
-    pub(crate) replication: Replication,
-    pub(crate) server: Server,
-}
-
-impl Feed for Live {
-    async fn next(&mut self) -> Result<Arrival, ServerError> {
-        self.replication.next().await
-    }
-
-    async fn confirm(
-        &mut self,
-        received: Lsn,
-        flushed: Lsn,
-        reply: bool,
-    ) -> Result<(), ServerError> {
-        self.replication.confirm(received, flushed, reply).await
-    }
-
-    async fn columns(
-        &mut self,
-        relation: &Relation,
-        known: &[PgColumn],
-    ) -> Result<Vec<PgColumn>, ServerError> {
-        let key = server::primary_key(&mut self.server, relation.oid).await?;
-        let mut columns = columns(relation, known, &key);
-        if columns.is_empty() {
-            return Ok(columns);
-        }
-        let asked = columns.iter().enumerate();
-        let asked: Vec<String> = asked
-            .map(|(n, c)| {
-                let (oid, modifier) = (c.type_oid, c.type_modifier);
-                format!("({n}, pg_catalog.format_type({oid}::oid, {modifier}))")
-            })
-            .collect();
-        let sql = format!(
-            "SELECT v.name, coalesce(a.attnotnull, false) FROM (VALUES {}) v(n, name) \
-             LEFT JOIN (VALUES {}) c(n, attname) ON c.n = v.n \
-             LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = {}::oid \
-             AND a.attname = c.attname AND NOT a.attisdropped ORDER BY v.n",
-            asked.join(", "),
-            columns
-                .iter()
-                .enumerate()
-                .map(|(n, c)| format!("({n}, {}::name)", server::literal(&c.name)))
-                .collect::<Vec<_>>()
-                .join(", "),
-            relation.oid
-        );
-        let rows = self.server.query(&sql).await?;
-        for (column, row) in columns.iter_mut().zip(&rows) {
-            column.type_name = row.text(0).unwrap_or_default().to_owned();
-            column.nullable = row.text(1) != Some("t");
-        }
-        Ok(columns)
-    }
-}
-
-/// Columns as the stream tells them, with the names of types and what else is known from before.
-pub(crate) fn columns(relation: &Relation, known: &[PgColumn], key: &[String]) -> Vec<PgColumn> {
-    let column = |column: &crate::relation::Column| {
-        let before = known.iter().find(|before| before.name == column.name);
-        let same = before.filter(|before| before.type_oid == column.type_oid);
-        let place = key.iter().position(|name| *name == column.name);
-        PgColumn {
-            name: column.name.clone(),
-            type_oid: column.type_oid,
-            type_name: same.map(|before| before.type_name.clone()).unwrap_or_default(),
-            type_modifier: column.type_modifier,
-            key: place.and_then(|n| u16::try_from(n + 1).ok()),
-            nullable: before.is_none_or(|before| before.nullable),
-        }
-    };
-    relation.columns.iter().map(column).collect()
-}
 
 /// Where the stream is, beside what the transcriber knows of the open transaction.
 struct Stand {
@@ -162,7 +63,7 @@ impl Worker {
         feed: &mut F,
         writer: &mut Writer,
         transcriber: &mut Transcriber,
-        mut told: mpsc::Receiver<Trouble>,
+        mut told: mpsc::Receiver<Seen>,
         leave_early: bool,
     ) -> Result<(), Trouble> {
         let mut orders = self.orders.clone();
@@ -225,7 +126,10 @@ impl Worker {
                         return Ok(());
                     }
                 }
-                Some(trouble) = told.recv() => return Err(trouble),
+                Some(seen) = told.recv() => match seen {
+                    Seen::Trouble(trouble) => return Err(trouble),
+                    Seen::OtherTables => stand.leaving = true,
+                },
                 landed = writer.landed(&row.settings) => landed?,
                 arrival = feed.next(), if writer.has_room() && !leaves => {
                     self.failures = 0;
@@ -282,9 +186,32 @@ impl Worker {
                 let Some((relation, known)) = transcriber.columns_of(oid) else { return Ok(()) };
                 let columns = feed.columns(&relation, &known).await?;
                 transcriber.changed(oid, &difference, columns, start, writer)?;
+                self.compare(oid, feed, transcriber, stand).await?;
             }
+            Step::Told(oid) => self.compare(oid, feed, transcriber, stand).await?,
             // Looked for once: what the publications do not have then is not the source's.
             Step::Unknown(oid) => stand.leaving |= self.unknown.insert(oid),
+        }
+        Ok(())
+    }
+
+    /// Has a table read anew whose changes are not those that follow its rows any more: it was out of
+    /// the publications for a while, or its rows are told apart by another key.
+    async fn compare<F: Feed>(
+        &mut self,
+        oid: u32,
+        feed: &mut F,
+        transcriber: &mut Transcriber,
+        stand: &mut Stand,
+    ) -> Result<(), Trouble> {
+        if transcriber.is_silent(oid) {
+            return Ok(());
+        }
+        let Some(known) = feed.catalog(oid).await? else { return Ok(()) };
+        if transcriber.is_another(oid, &known) {
+            transcriber.silence(oid);
+            self.anew.insert(oid);
+            stand.leaving = true;
         }
         Ok(())
     }
@@ -426,15 +353,24 @@ fn decide(order: &Order, row: &SourceRow) -> Option<Leave> {
     (!same).then_some(Leave::Between)
 }
 
-/// Looks at the slot from beside the stream, as long as the guard is held. What cannot go on is told.
+/// What a look from beside the stream has found.
+pub(crate) enum Seen {
+    /// The source cannot go on.
+    Trouble(Trouble),
+    /// The publications have other tables than when the stream began.
+    OtherTables,
+}
+
+/// Looks at the slot and the publications from beside the stream, as long as the guard is held.
 pub(super) fn monitor(
     session: &Session,
     slot: &str,
     board: &Arc<Board>,
-) -> (JoinSet<()>, mpsc::Receiver<Trouble>) {
+) -> (JoinSet<()>, mpsc::Receiver<Seen>) {
     let (sender, told) = mpsc::channel(1);
     let (access, board, slot) = (session.access.clone(), board.clone(), slot.to_owned());
     let settings = session.row.settings.clone();
+    let members = session.facts.members.clone();
     let mut guard = JoinSet::new();
     guard.spawn(async move {
         let mut server: Option<Server> = None;
@@ -449,13 +385,27 @@ pub(super) fn monitor(
                 continue;
             };
             board.slot_status(&status);
+            let lost = match &status.slot {
+                Some(found) => found.lost.as_ref().map(|why| server::lost(&slot, why)),
+                None => Some(server::gone(&slot)),
+            };
+            if let Some(text) = lost {
+                let trouble = Trouble::Failed(Failure::SlotLost, text);
+                let _ = sender.send(Seen::Trouble(trouble)).await;
+            }
             if let Some(gone) = status.publications_missing.first() {
                 let text = format!(
                     "publication {gone} was dropped: create it again, then ALTER SOURCE {} \
                      RESNAPSHOT; its changes in between are not in the slot",
                     settings.name
                 );
-                let _ = sender.send(Trouble::Failed(Failure::PublicationDropped, text)).await;
+                let trouble = Trouble::Failed(Failure::PublicationDropped, text);
+                let _ = sender.send(Seen::Trouble(trouble)).await;
+            }
+            match server::members(connected, &settings.publications).await {
+                Ok(now) if now != members => drop(sender.send(Seen::OtherTables).await),
+                Ok(_) => {}
+                Err(_) => server = None,
             }
         }
     });

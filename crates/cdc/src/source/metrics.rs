@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hydrant_core::capture::TableState;
 
-use crate::source::board::{Board, OPS, Shown};
+use crate::source::board::{Board, OPS, RETAINED_PART_URGENT, RETAINED_PART_WARNED, Shown};
 
 /// Appends a value as a label's: a backslash before what would end it.
 fn label(name: &str, value: &str, out: &mut String) {
@@ -45,9 +45,9 @@ const OF_SOURCE: &[(&str, &str, &str, Gauge)] = &[
         "Part of what a slot may hold that it holds: 0 below a half, 1 from 50 %, 2 from 80 %.",
         "gauge",
         |s| {
-            let (held, safe) = (s.retained?, u64::try_from(s.safe_wal?.max(0)).ok()?);
-            let part = held as f64 / (held as f64 + safe as f64).max(1.0);
-            Some(f64::from(u8::from(part >= 0.5) + u8::from(part >= 0.8)))
+            let part = s.retained_part()?;
+            let grade = |from: f64| u8::from(part >= from);
+            Some(f64::from(grade(RETAINED_PART_WARNED) + grade(RETAINED_PART_URGENT)))
         },
     ),
     ("records_total", "Records written since the process began.", "counter", |s| {

@@ -1,6 +1,6 @@
 //! A new epoch, and tables that come later: a slot, its snapshot, and the rows as of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use hydrant_core::capture::{Cut, Lsn, SnapshotMode, SourceState, TableState};
@@ -11,7 +11,7 @@ use crate::server::{
     self, CreatedSlot, Piece, PublishedTable, Replication, ServerError, SlotLifetime, Snapshot,
 };
 use crate::source::append::Writer;
-use crate::source::store::{SlotStage, TableRow};
+use crate::source::store::{SlotStage, TableRow, key_columns};
 use crate::source::worker::{Session, Trouble, Worker};
 
 /// How often it is looked which transaction the slot waits for.
@@ -189,7 +189,9 @@ impl Worker {
             if session.row.takes(&table.captured.table) {
                 let mut captured = table.captured.clone();
                 captured.state = TableState::Live;
-                self.tables.insert(captured.oid, TableRow { captured, from });
+                captured.version = self.next_version(captured.oid);
+                let memberships = table.memberships.clone();
+                self.tables.insert(captured.oid, TableRow { captured, from, memberships });
             }
         }
     }
@@ -218,7 +220,10 @@ impl Worker {
         for table in &read {
             let mut captured = table.captured.clone();
             captured.state = TableState::Snapshotting;
-            self.tables.insert(captured.oid, TableRow { captured, from: consistent });
+            captured.version = self.next_version(captured.oid);
+            let row =
+                TableRow { captured, from: consistent, memberships: table.memberships.clone() };
+            self.tables.insert(row.captured.oid, row);
         }
         self.show_progress();
         let mut transcriber = self.transcriber(session)?;
@@ -267,14 +272,31 @@ impl Worker {
         Ok(())
     }
 
-    /// Tables that the source takes and does not have, and those that it has and does not take, or
-    /// that are published no more: if they come again, changes in between are missing.
+    /// A table that was read before has another version now.
+    fn next_version(&self, oid: u32) -> u64 {
+        self.tables.get(&oid).map_or(1, |before| before.captured.version + 1)
+    }
+
+    /// Tables that have to be read, and those that the source has and does not take, or that are
+    /// published no more: if they come again, changes in between are missing. To be read are tables
+    /// that the source takes and does not have, that were out of the publications since they were
+    /// read, and whose rows are told apart by another key.
     pub(super) fn differences(&self, session: &Session) -> (BTreeSet<u32>, Vec<u32>) {
         let published = session.facts.published.tables.iter();
         let taken = published.filter(|table| session.row.takes(&table.captured.table));
-        let taken: BTreeSet<u32> = taken.map(|table| table.captured.oid).collect();
-        let gone = self.tables.keys().filter(|oid| !taken.contains(oid)).copied().collect();
-        (taken.into_iter().filter(|oid| !self.tables.contains_key(oid)).collect(), gone)
+        let taken: BTreeMap<u32, &PublishedTable> =
+            taken.map(|table| (table.captured.oid, table)).collect();
+        let gone = self.tables.keys().filter(|oid| !taken.contains_key(oid)).copied().collect();
+        let is_new = |(oid, now): (&u32, &&PublishedTable)| match self.tables.get(oid) {
+            None => true,
+            Some(before) => {
+                self.anew.contains(oid)
+                    || before.was_away(&now.memberships)
+                    || before.has_other_key(&key_columns(&now.captured))
+            }
+        };
+        let new = taken.iter().filter(|(oid, now)| is_new((oid, now)));
+        (new.map(|(oid, _)| *oid).collect(), gone)
     }
 
     /// Lets tables go, and reads the rows of new ones: a temporary slot says as of where.
@@ -294,8 +316,9 @@ impl Worker {
             return Ok(());
         }
         if row.settings.snapshot == SnapshotMode::Never {
-            let known = self.tables.clone();
+            let mut known = self.tables.clone();
             self.take_tables(session, self.progress.cut.resume);
+            known.retain(|oid, _| !new.contains(oid));
             self.tables.extend(known);
             return self.keep_tables(&row.uid, &new).await;
         }
@@ -326,6 +349,9 @@ impl Worker {
                 Err(error) => return Err(error.into()),
             }
         }
+        self.anew.retain(|oid| !new.contains(oid));
+        // Whoever goes and comes again is looked for again.
+        self.unknown.retain(|oid| !new.contains(oid));
         self.show_progress();
         Ok(())
     }

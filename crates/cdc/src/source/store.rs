@@ -107,12 +107,37 @@ pub(crate) struct Progress {
     pub(crate) floors: BTreeMap<ShardUid, RecordIndex>,
 }
 
+/// The columns of a table's primary key, in its order.
+pub(crate) fn key_columns(table: &CapturedTable) -> Vec<&str> {
+    let keyed = table.columns.iter().filter_map(|c| Some((c.key?, c.name.as_str())));
+    keyed.collect::<BTreeMap<u16, &str>>().into_values().collect()
+}
+
 /// How far a table is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TableRow {
     pub(crate) captured: CapturedTable,
     /// Changes that were committed before this are in its snapshot.
     pub(crate) from: Lsn,
+    /// By which rows of the server's catalog it was published when it was read. None is ever used
+    /// again: without one of them left, there may have been a time when nothing published it.
+    #[serde(default)]
+    pub(crate) memberships: Vec<u32>,
+}
+
+impl TableRow {
+    /// Whether the table may have been out of the publications since it was read.
+    pub(crate) fn was_away(&self, now: &[u32]) -> bool {
+        let left = self.memberships.iter().any(|member| now.contains(member));
+        !self.memberships.is_empty() && !now.is_empty() && !left
+    }
+
+    /// Whether `key` is another one than the table had. Of columns that it did not have yet the stream
+    /// tells itself.
+    pub(crate) fn has_other_key(&self, key: &[&str]) -> bool {
+        let known = |name: &&str| self.captured.columns.iter().any(|column| column.name == *name);
+        key.iter().all(known) && key_columns(&self.captured) != key
+    }
 }
 
 /// A source that was dropped, and whose slot may still be there.

@@ -25,7 +25,7 @@ use tokio::time::sleep;
 use crate::relation::Relation;
 use crate::server::{Arrival, ServerError};
 use crate::source::board::Board;
-use crate::source::follow::{Feed, columns};
+use crate::source::feed::{Catalog, Feed, columns};
 use crate::source::store::{Progress, SlotStage, SourceRow, TableRow};
 use crate::source::transcribe::Transcriber;
 use crate::source::worker::{Order, Trouble, Worker};
@@ -96,6 +96,10 @@ impl Feed for Scripted {
         known: &[PgColumn],
     ) -> Result<Vec<PgColumn>, ServerError> {
         Ok(columns(relation, known, &["id".to_owned()]))
+    }
+
+    async fn catalog(&mut self, _: u32) -> Result<Option<Catalog>, ServerError> {
+        Ok(Some(Catalog { key: vec!["id".to_owned()], memberships: vec![1] }))
     }
 }
 
@@ -404,7 +408,7 @@ impl World {
         };
         let mut progress = Progress { stage: SlotStage::Made, ..Progress::default() };
         (progress.cut.epoch, progress.cut.resume, progress.cut.complete) = (1, Lsn(1_000), true);
-        let table = TableRow { captured, from: Lsn(1_000) };
+        let table = TableRow { captured, from: Lsn(1_000), memberships: Vec::new() };
         worker.store.advance(&self.row.uid, &progress, &[&table], &[]).await.unwrap();
         worker.progress = progress;
     }

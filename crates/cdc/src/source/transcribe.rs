@@ -5,8 +5,9 @@
 //! comes, goes or gets another version together with a stored position.
 
 mod rows;
+mod silence;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use hydrant_core::capture::{
@@ -20,7 +21,7 @@ use crate::relation::{Difference, Relation, Relations, Told};
 use crate::row::Row;
 use crate::source::append::Writer;
 use crate::source::board::{Count, OPS, Shown};
-use crate::source::store::{SourceRow, TableRow};
+use crate::source::store::{SourceRow, TableRow, key_columns};
 use crate::source::worker::Trouble;
 
 /// A captured table, ready to write its changes.
@@ -33,6 +34,8 @@ struct Table {
     /// The transaction whose changes `order` counts.
     commit: Lsn,
     order: u64,
+    /// Whether its changes are counted and left out.
+    silent: bool,
 }
 
 /// What a message asks of who reads the stream.
@@ -44,6 +47,8 @@ pub(crate) enum Step {
     Committed(Lsn),
     /// A table has other columns; its catalog has to be asked before anything else is read.
     Changed(u32, Difference),
+    /// A table is as it was, as far as the stream tells; its catalog may tell more.
+    Told(u32),
     /// A table that may be the source's and is not known.
     Unknown(u32),
 }
@@ -90,8 +95,9 @@ impl Transcriber {
         let table = |row: &TableRow| {
             let relation = Arc::new(Relation::stored(&row.captured));
             let (counts, commit) = Default::default();
-            let table = Table { row: row.clone(), relation, key: None, counts, commit, order: 0 };
-            (row.captured.oid, table)
+            let (row, order, silent) = (row.clone(), 0, false);
+            let oid = row.captured.oid;
+            (oid, Table { row, relation, key: None, counts, commit, order, silent })
         };
         Ok(Self {
             encoder,
@@ -214,7 +220,7 @@ impl Transcriber {
         }
         let relation = heard.relation().clone();
         self.settle(told.oid, relation, start)?;
-        Ok(Step::Next)
+        Ok(Step::Told(told.oid))
     }
 
     /// Makes a table ready with what the stream tells of it.
@@ -230,18 +236,6 @@ impl Transcriber {
             Err(error) => self.fail(oid, format!("{error} (at {start})")),
         }
         Ok(())
-    }
-
-    /// Stops a table. Its records so far stay.
-    fn fail(&mut self, oid: u32, reason: String) {
-        let Some(table) = self.tables.get_mut(&oid) else { return };
-        tracing::warn!(table = %table.row.captured.table, reason, "a table is stopped");
-        let name = &self.source.settings.name;
-        table.row.captured.state = TableState::Errored;
-        table.row.captured.reason =
-            Some(format!("{reason}; mend it, then ALTER SOURCE {name} RESNAPSHOT"));
-        table.key = None;
-        self.altered = true;
     }
 
     /// What the stream tells of a table now, and the columns it had.
@@ -386,7 +380,9 @@ impl Transcriber {
         writer: &mut Writer,
     ) -> Result<(), Trouble> {
         let Some(at) = self.place(oid, start)? else { return Ok(()) };
-        let Some(table) = self.tables.get_mut(&oid) else { return Ok(()) };
+        let Some(table) = self.tables.get_mut(&oid).filter(|table| !table.silent) else {
+            return Ok(());
+        };
         let Some(key) = &table.key else {
             return Err(undecodable(start, &"a change of a table before its columns"));
         };
@@ -459,7 +455,9 @@ impl Transcriber {
 
     /// Writes a truncation to every shard that does not have it.
     fn write_truncate(&mut self, oid: u32, at: &At, writer: &mut Writer) -> Result<(), Trouble> {
-        let Some(Table { row, relation, key: Some(key), .. }) = self.tables.get(&oid) else {
+        let Some(Table { row, relation, key: Some(key), silent: false, .. }) =
+            self.tables.get(&oid)
+        else {
             return Ok(());
         };
         let (old, new) = (None, None);
@@ -482,10 +480,7 @@ fn key_of(
     captured: &CapturedTable,
     relation: &Relation,
 ) -> Result<Key, crate::key::KeyError> {
-    let keyed = captured.columns.iter().filter_map(|c| Some((c.key?, c.name.as_str())));
-    let primary: BTreeMap<u16, &str> = keyed.collect();
-    let primary: Vec<&str> = primary.into_values().collect();
-    Key::new(relation, &primary, &source.partition_by(&captured.table))
+    Key::new(relation, &key_columns(captured), &source.partition_by(&captured.table))
 }
 
 fn undecodable(at: Lsn, error: &dyn std::fmt::Display) -> Trouble {

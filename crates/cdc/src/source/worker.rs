@@ -12,7 +12,8 @@ use tokio::time::sleep;
 use crate::server::{self, Access, Facts, Replication, Server, ServerError};
 use crate::source::append::Writer;
 use crate::source::board::Board;
-use crate::source::follow::{Live, monitor};
+use crate::source::feed::Live;
+use crate::source::follow::monitor;
 use crate::source::store::{Progress, SlotStage, SourceRow, Store, TableRow};
 use crate::source::transcribe::Transcriber;
 use crate::source::{Options, Ports};
@@ -84,6 +85,8 @@ pub(crate) struct Worker {
     pub(super) failures: u32,
     /// Tables that the stream told of and that were looked for.
     pub(super) unknown: BTreeSet<u32>,
+    /// Tables of which the stream told what only reading them anew mends.
+    pub(super) anew: BTreeSet<u32>,
 }
 
 /// What an attempt works with.
@@ -115,6 +118,7 @@ impl Worker {
             tables,
             failures: 0,
             unknown: BTreeSet::new(),
+            anew: BTreeSet::new(),
         }
     }
 
@@ -141,6 +145,7 @@ impl Worker {
                         if changed.is_err() {
                             return;
                         }
+                        self.failures = 0;
                     }
                 }
             }
@@ -286,49 +291,20 @@ impl Worker {
         let access = self.access(&row).await?;
         let mut server = Server::connect(&access).await?;
         let slot_ours = self.progress.stage != SlotStage::None;
+        let stored = &self.progress;
+        let following = following.then(|| server::Following {
+            system: stored.system.clone(),
+            timeline: stored.timeline,
+            resume: stored.cut.resume,
+        });
         let progress = server::Progress { slot_ours, following };
         let slot = if slot_ours { self.progress.slot.clone() } else { row.slot().name };
-        let facts = server::check(&mut server, &access, &row.settings, &slot, progress).await?;
-        if following {
-            self.same_server(&row, &facts)?;
-        }
+        let facts = server::check(&mut server, &access, &row.settings, &slot, &progress).await?;
         self.board.tell(|shown| {
             shown.warnings.clone_from(&facts.warnings);
             shown.slot = slot;
         });
         Ok(Session { row, access, server, facts })
-    }
-
-    /// Whether the server is the one whose log is followed.
-    fn same_server(&self, row: &SourceRow, facts: &Facts) -> Result<(), Trouble> {
-        let (stored, found) = (&self.progress, &facts.identity);
-        let name = &row.settings.name;
-        if stored.system != found.system {
-            return Err(Trouble::Failed(
-                Failure::SystemChanged,
-                format!(
-                    "the server has system identifier {}, the source has followed {}: let the \
-                     connection lead to that one again, or ALTER SOURCE {name} RESNAPSHOT",
-                    found.system, stored.system
-                ),
-            ));
-        }
-        let slot = facts.slot.as_ref();
-        let carried = slot.is_some_and(|slot| {
-            slot.failover && slot.confirmed.is_some_and(|at| at <= stored.cut.resume)
-        });
-        if stored.timeline != found.timeline && !carried {
-            return Err(Trouble::Failed(
-                Failure::TimelineChanged,
-                format!(
-                    "the server is on timeline {}, the source has followed timeline {}: it was \
-                     promoted or restored, and its slot is no failover slot (PostgreSQL 17 or \
-                     later) at or before {}: ALTER SOURCE {name} RESNAPSHOT",
-                    found.timeline, stored.timeline, stored.cut.resume
-                ),
-            ));
-        }
-        Ok(())
     }
 
     /// Whether some shard has records past the stored position.
@@ -357,10 +333,14 @@ impl Worker {
         let (slot, resume) = (self.progress.slot.clone(), self.progress.cut.resume);
         let publications = &session.row.settings.publications;
         let begun = replication.start(&slot, publications, resume).await;
-        if let Err(error @ ServerError::SlotBusy(_)) = begun {
+        if let Err(ServerError::SlotBusy(said)) = begun {
             let application = session.access.application();
-            server::release(&mut session.server, &slot, application).await?;
-            return Err(error.into());
+            let held = server::release(&mut session.server, &slot, application).await?;
+            return Err(ServerError::SlotBusy(match held {
+                Some(held) => format!("{held}. {said}"),
+                None => said,
+            })
+            .into());
         }
         begun?;
         // Only now nobody else can move it.
@@ -398,8 +378,9 @@ impl Worker {
         self.board.state(SourceState::Streaming, "");
         let server = Server::connect(&session.access).await?;
         let (_watching, told) = monitor(session, &self.progress.slot, &self.board);
-        let mut live = Live { replication, server };
         let row = session.row.clone();
+        let publications = row.settings.publications.clone();
+        let mut live = Live { replication, server, publications };
         self.progress.floors.clone_from(writer.floors());
         let followed =
             self.follow(&row, &mut live, &mut writer, &mut transcriber, told, leave_early).await;

@@ -118,9 +118,9 @@ async fn publications_are_missing_empty_or_partial() {
     assert!(facts.warnings[0].contains("public.Odd"), "{:?}", facts.warnings);
 
     let mut server = postgres.session().await;
-    let following = Progress { slot_ours: true, following: true };
+    let following = following(&access).await;
     settings.publications = vec!["gone".into()];
-    let dropped = check(&mut server, &access, &settings, "mz_source", following).await;
+    let dropped = check(&mut server, &access, &settings, "mz_source", &following).await;
     let words = ["'gone' was dropped", "RESNAPSHOT", r#"CREATE PUBLICATION "gone""#];
     failed(dropped, Failure::PublicationDropped, &words);
 }
@@ -186,11 +186,11 @@ async fn slots_are_used_up_taken_or_adopted() {
     failed(checked(&access, &settings).await, Failure::SlotNotOurs, &["test_decoding"]);
 
     let mut server = postgres.session().await;
-    let following = Progress { slot_ours: true, following: true };
+    let following = following(&access).await;
     postgres.run("SELECT pg_drop_replication_slot('mz_source')").await;
-    let gone = check(&mut server, &access, &settings, "mz_source", following).await;
+    let gone = check(&mut server, &access, &settings, "mz_source", &following).await;
     failed(gone, Failure::SlotLost, &["'mz_source' is gone", "RESNAPSHOT"]);
-    let odd = check(&mut server, &access, &settings, "No-Slot", following).await;
+    let odd = check(&mut server, &access, &settings, "No-Slot", &following).await;
     failed(odd, Failure::Other, &["'No-Slot'"]);
 }
 

@@ -100,10 +100,12 @@ async fn a_busy_slot_is_taken_back_from_ourselves_only() {
     assert!(matches!(&busy, ServerError::SlotBusy(text) if text.contains("55006")), "{busy}");
 
     let mut server = postgres.session().await;
-    assert!(!release(&mut server, "mz_source", other.application()).await.unwrap());
+    let told = release(&mut server, "mz_source", other.application()).await.unwrap().unwrap();
+    assert!(told.contains("pg_terminate_backend"), "{told}");
     let busy = drop_slot(&mut server, "mz_source", other.application()).await.unwrap_err();
     assert!(matches!(busy, ServerError::SlotBusy(_)), "{busy}");
-    assert!(release(&mut server, "mz_source", ours.application()).await.unwrap());
+    let told = release(&mut server, "mz_source", ours.application()).await.unwrap().unwrap();
+    assert!(told.contains("was ended"), "{told}");
     let ended = loop {
         match timeout(LONG, held.next()).await.unwrap() {
             Ok(_) => {}
@@ -198,8 +200,8 @@ async fn a_slot_that_is_gone_or_invalidated_is_lost() {
         let mut stream = Replication::connect(&access).await.unwrap();
         let lost = stream.start("mz_source", &publications, Lsn(0)).await;
         failed(lost, Failure::SlotLost, &["55000", "RESNAPSHOT"]);
-        let following = Progress { slot_ours: true, following: true };
-        let found = check(&mut server, &access, &settings(&["p"]), "mz_source", following).await;
+        let following = following(&access).await;
+        let found = check(&mut server, &access, &settings(&["p"]), "mz_source", &following).await;
         failed(found, Failure::SlotLost, &["invalidated", "wal_removed", "RESNAPSHOT"]);
 
         drop_slot(&mut server, "mz_source", access.application()).await.unwrap();

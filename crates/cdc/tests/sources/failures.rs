@@ -1,6 +1,11 @@
 //! What goes wrong with servers, and what a source makes of it.
 
+use hydrant_testkit::ManualClock;
+
 use super::*;
+
+/// A jump of the clock that expires no record.
+const JUMP: Duration = Duration::from_secs(5 * 3_600);
 
 const SCHEMA: &str = "CREATE TABLE k (id int PRIMARY KEY, v int); \
      ALTER TABLE k REPLICA IDENTITY FULL; CREATE PUBLICATION mz_source FOR TABLE k; \
@@ -262,6 +267,37 @@ async fn a_lost_slot_begins_anew_by_itself_where_that_was_said() {
         postgres.run("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots").await;
         alter(&sources, AlterSource::Resume).await;
     }
+    sources.shutdown().await;
+}
+
+#[tokio::test]
+async fn clocks_say_nothing_of_order() {
+    let Some(postgres) = Postgres::everyday(&[]).await else { return };
+    postgres.run(SCHEMA).await;
+    let clock = Arc::new(ManualClock::default());
+    let world = World::by(3, clock.clone());
+    let mut sources = world.sources().await;
+    world.create(&sources, &postgres).await;
+    until(&sources, |r| r.state == SourceState::Streaming).await;
+    let now = clock.now();
+    for moment in [now.minus(JUMP), now.plus(2 * JUMP), now.minus(2 * JUMP), now.plus(JUMP)] {
+        clock.set(moment);
+        postgres.run("UPDATE k SET v = v + 1 WHERE id <= 10").await;
+        until(&sources, |r| r.records >= 10).await;
+        // What was written is known again by its position alone.
+        sources.shutdown().await;
+        sources = world.sources().await;
+    }
+    same(&world, &sources, &postgres).await;
+    let records = world.records(None).await;
+    let positions = records.iter().filter_map(|data| match read(data) {
+        Some(SourceRecord::Change(c)) if c.op != Op::Read => Some(c.stamp.position),
+        _ => None,
+    });
+    let mut positions: Vec<Position> = positions.collect();
+    positions.sort_unstable();
+    positions.dedup();
+    assert_eq!(positions.len(), 40);
     sources.shutdown().await;
 }
 

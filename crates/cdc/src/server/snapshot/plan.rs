@@ -21,6 +21,8 @@ const HEAPS_PER_QUESTION: usize = 1_000;
 pub(super) struct Range {
     /// Place of its table in the source's list.
     pub(super) table: usize,
+    /// Its name.
+    pub(super) name: PgTable,
     /// Begins a savepoint, locks, and answers whether the rows are still those of the snapshot.
     pub(super) lock: String,
     /// The COPY.
@@ -79,6 +81,7 @@ fn table_ranges(
             .collect();
         ranges.push(Range {
             table: place,
+            name: name.clone(),
             lock: lock(table, only, name, table.captured.oid, &heaps),
             copy: copy(table, only, name, foreign),
             pages: heaps.iter().map(|heap| size(heap)).sum(),
@@ -96,6 +99,7 @@ fn table_ranges(
             }
             ranges.push(Range {
                 table: place,
+                name: heap.table.clone(),
                 lock: lock(table, "ONLY ", &heap.table, heap.oid, &[heap]),
                 copy: copy(table, "ONLY ", &heap.table, conditions),
                 pages: to.unwrap_or(size(heap)).saturating_sub(from),

@@ -50,6 +50,16 @@ impl Transcriber {
         let Some(Table { row, relation, key: Some(key), .. }) = self.tables.get(&oid) else {
             return Ok(());
         };
+        if row.captured.version > 1 {
+            // It was read before, and its key may be another.
+            self.data.clear();
+            let notice = Notice::Schema { table: &row.captured, difference: None };
+            self.encoder.notice(&notice, &at, &mut self.data);
+            self.key = row.captured.table.to_string();
+            let lane = writer.lane_of(self.key.as_bytes());
+            writer.push(lane, self.key.as_bytes(), &self.data);
+            self.records += 1;
+        }
         let (old, new) = (None, None);
         let change = Change { relation, op: Op::Truncate, old, new, key };
         self.data.clear();
