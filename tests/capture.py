@@ -156,7 +156,8 @@ class Source:
 
     def caught_up(self, seconds=60):
         """Waits until everything committed by now is in the stream and confirmed."""
-        lsn = self.pg.value("SELECT pg_current_wal_insert_lsn()::text")
+        # What is behind it belongs to no commit, and may stay in memory until the next checkpoint.
+        lsn = self.pg.value("SELECT pg_current_wal_flush_lsn()::text")
 
         def confirmed():
             """the slot has confirmed what is written by now"""
