@@ -12,6 +12,7 @@ mod dir;
 mod disk;
 mod error;
 mod log;
+mod planted;
 
 pub use control::Control;
 pub use dir::DataDir;

@@ -16,7 +16,7 @@ mod writer;
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -40,6 +40,7 @@ use self::writer::{Append, Command, Queue, Writer};
 use crate::dir::{DataDir, make_dir};
 use crate::disk::{Disk, LogDir, RealDisk};
 use crate::error::{Fatal, OpenError, abort};
+use crate::planted::{Bug, planted};
 
 /// How often expired segments are looked for.
 const RECLAIM_EVERY: Duration = Duration::from_secs(60);
@@ -84,6 +85,15 @@ pub struct Log {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// The synchronous state machines that the log is made of: each does what it is given and has no
+/// will of its own. One thread each drives them.
+struct Machines {
+    /// Writes what is queued.
+    writer: Writer,
+    /// What the upkeep has to do.
+    tasks: Receiver<Task>,
+}
+
 impl Log {
     /// Recovers the log in `log/` of the data directory, or makes an empty one, and starts its
     /// threads. Refuses to start, saying which file and byte, if acknowledged records were lost.
@@ -113,11 +123,43 @@ impl Log {
         fatal: Fatal,
     ) -> Result<Arc<Self>, OpenError> {
         let log_dir = LogDir { disk, path: dir.path().join("log") };
+        let lock = Some(dir.clone());
+        let (log, machines) =
+            Self::assemble(lock, log_dir, options, control, clock, random, fatal)?;
+        let Machines { writer, tasks } = machines;
+        let threads = vec![
+            spawn("log-writer", {
+                let queue = log.queue.clone();
+                move || writer.run(&queue)
+            }),
+            spawn("log-upkeep", {
+                let shared = log.shared.clone();
+                move || upkeep::run(&shared, &tasks)
+            }),
+        ];
+        let threads = threads.into_iter().collect::<io::Result<Vec<_>>>();
+        *log.threads.lock() =
+            threads.map_err(|e| OpenError::io("start the threads of", dir.path(), e))?;
+        tokio::spawn(reclaim_at_times(Arc::downgrade(&log)));
+        Ok(log)
+    }
+
+    /// Recovers the log, and hands out its machines for somebody to drive: threads of their own, or
+    /// a simulation that decides whose turn it is.
+    fn assemble(
+        lock: Option<DataDir>,
+        log_dir: LogDir,
+        options: LogOptions,
+        control: Arc<dyn ControlStore>,
+        clock: Arc<dyn Clock>,
+        random: &Random,
+        fatal: Fatal,
+    ) -> Result<(Arc<Self>, Machines), OpenError> {
         let found = recovery::recover(&log_dir, &options)?;
         warn_if_ahead(found.last_ms, clock.now());
         let failed = |e| OpenError::io("make a segment in", &log_dir.path, e);
         let (next, last_ms) = (found.next, found.last_ms);
-        let shared = Shared::new(options, dir.clone(), log_dir.clone(), clock, fatal, found);
+        let shared = Shared::new(options, lock, log_dir.clone(), clock, fatal, found);
         let shared = Arc::new(shared);
         let (tasks, todo) = std::sync::mpsc::channel();
         let random = Random::from_entropy(random.bytes());
@@ -126,30 +168,17 @@ impl Log {
         let writer = writer.map_err(|e| match e {
             NewSegmentError::Io(e) | NewSegmentError::Sync(e) => failed(e),
         })?;
-        let queue = Arc::new(Queue::default());
-        let threads = vec![
-            spawn("log-writer", {
-                let queue = queue.clone();
-                move || writer.run(&queue)
-            }),
-            spawn("log-upkeep", {
-                let shared = shared.clone();
-                move || upkeep::run(&shared, &todo)
-            }),
-        ];
-        let threads = threads.into_iter().collect::<io::Result<Vec<_>>>().map_err(failed)?;
         let log = Arc::new(Self {
             shared,
             control,
-            queue,
+            queue: Arc::new(Queue::default()),
             in_flight: Arc::new(Semaphore::new(APPEND_BYTES_IN_FLIGHT_MAX)),
             disk_reads: Arc::new(Semaphore::new(DISK_READS_MAX)),
             stripes: Stripes::default(),
             upkeep: Mutex::new(Some(tasks)),
-            threads: Mutex::new(threads),
+            threads: Mutex::default(),
         });
-        tokio::spawn(reclaim_at_times(Arc::downgrade(&log)));
-        Ok(log)
+        Ok((log, Machines { writer, tasks: todo }))
     }
 
     /// Writes what is queued, then ends the log's threads. Later appends are refused; reads go on.
@@ -197,6 +226,10 @@ impl Log {
     ) -> Result<T, LogError> {
         let permit = self.disk_reads.clone().acquire_owned().await.map_err(|_| closed())?;
         let shared = self.shared.clone();
+        // Without a runtime there are no other threads, and nobody else to wait for.
+        if tokio::runtime::Handle::try_current().is_err() {
+            return read(&shared);
+        }
         let task = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             read(&shared)
@@ -337,13 +370,25 @@ impl LogEngine for Log {
         let (reply, answer) = oneshot::channel();
         self.queue.push(Command::Seal(shard, reply)).map_err(|_| closed())?;
         let end = answer.await.map_err(|_| closed())??;
+        if planted(Bug::SealNotStored) {
+            if let Some(state) = self.shared.shards.lock().get_mut(&shard) {
+                (state.sealed, state.end) = (true, end);
+            }
+            return self.tail(shard).await;
+        }
         self.change_row(shard, |row| row.sealed_end = Some(row.sealed_end.unwrap_or(end))).await?;
         self.tail(shard).await
     }
 
     async fn trim(&self, shard: ShardUid, before: RecordIndex) -> Result<(), LogError> {
         let before = before.min(self.tail(shard).await?.end);
-        self.change_row(shard, |row| row.trimmed = row.trimmed.max(before)).await
+        self.change_row(shard, |row| {
+            row.trimmed = match planted(Bug::TrimBack) {
+                true => before,
+                false => row.trimmed.max(before),
+            }
+        })
+        .await
     }
 
     async fn set_retention(&self, shard: ShardUid, retention: Duration) -> Result<(), LogError> {

@@ -5,7 +5,9 @@
 //!  0 header crc u32   CRC32C of bytes 4..64, seeded with the segment's salt, so that no frame of
 //!                     the file's former life ever verifies
 //!  4 body crc u32     CRC32C of the body
-//!  8 body length u32 | 12 records u32 | 16 kind u8 | 17 codec u8 | 18 flags u16 | 20 zero u32
+//!  8 body length u32 | 12 records u32 | 16 kind u8 | 17 codec u8 | 18 flags u16
+//! 20 segment u32      the low half of its number: two lives of a file may draw equal seeds, one
+//!                     in four thousand million, but never have the same number
 //! 24 shard u64 | 32 first index u64 | 40 arrival in ms u64
 //! 48 group u64        grows with every group of the segment
 //! 56 durable up to u64  every byte of the segment before it was synced before this was written
@@ -14,6 +16,8 @@
 
 use hydrant_core::log::ShardUid;
 use hydrant_core::sequence::RecordIndex;
+
+use crate::planted::{Bug, planted};
 
 /// Size of the header, in bytes.
 pub(super) const HEADER_BYTES: usize = 64;
@@ -48,6 +52,15 @@ impl Kind {
             Self::End => 3,
         }
     }
+}
+
+/// What ties a frame to the one life of its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    /// What checksums start from.
+    pub(super) seed: u32,
+    /// The low half of the segment's number.
+    pub(super) segment: u32,
 }
 
 /// A frame's header.
@@ -85,31 +98,33 @@ impl Header {
         frame_bytes(self.body_bytes as usize)
     }
 
-    /// The header as written into a segment with this salt.
-    pub(super) fn encode(&self, seed: u32) -> [u8; HEADER_BYTES] {
+    /// The header as written into the segment with this stamp.
+    pub(super) fn encode(&self, stamp: Stamp) -> [u8; HEADER_BYTES] {
         let mut out = [0; HEADER_BYTES];
         let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
         put(4, &self.body_crc.to_le_bytes());
         put(8, &self.body_bytes.to_le_bytes());
         put(12, &self.count.to_le_bytes());
         put(16, &[self.kind.byte(), 0, 0, 0]);
+        put(20, &stamp.segment.to_le_bytes());
         put(24, &self.shard.0.to_le_bytes());
         put(32, &self.first.0.to_le_bytes());
         put(40, &self.arrival_ms.to_le_bytes());
         put(48, &self.group.to_le_bytes());
         put(56, &self.durable_upto.to_le_bytes());
-        let crc = crc32c::crc32c_append(seed, &out[4..]);
+        let crc = crc32c::crc32c_append(stamp.seed, &out[4..]);
         out[..4].copy_from_slice(&crc.to_le_bytes());
         out
     }
 
-    /// The header, if these bytes are one of the segment with this salt.
-    pub(super) fn decode(bytes: &[u8], seed: u32) -> Option<Self> {
+    /// The header, if these bytes are one of the segment with this stamp.
+    pub(super) fn decode(bytes: &[u8], stamp: Stamp) -> Option<Self> {
         let bytes: &[u8; HEADER_BYTES] = bytes.get(..HEADER_BYTES)?.try_into().ok()?;
         // Cheap refusals first: most of what is probed is zeros.
         let kind = Kind::of(bytes[16])?;
-        let crc = crc32c::crc32c_append(seed, &bytes[4..]);
-        if crc != u32_at(bytes, 0) || bytes[17..24] != [0; 7] {
+        let crc = crc32c::crc32c_append(stamp.seed, &bytes[4..]);
+        let of_this_life = u32_at(bytes, 20) == stamp.segment || planted(Bug::StaleFrames);
+        if crc != u32_at(bytes, 0) || bytes[17..20] != [0; 3] || !of_this_life {
             return None;
         }
         Some(Self {
@@ -162,13 +177,15 @@ mod tests {
             group: 7,
             durable_upto: 8,
         };
-        let bytes = header.encode(99);
-        assert_eq!(Header::decode(&bytes, 99), Some(header));
-        assert_eq!(Header::decode(&bytes, 98), None, "another salt");
+        let stamp = Stamp { seed: 99, segment: 3 };
+        let bytes = header.encode(stamp);
+        assert_eq!(Header::decode(&bytes, stamp), Some(header));
+        assert_eq!(Header::decode(&bytes, Stamp { seed: 98, ..stamp }), None, "another salt");
+        assert_eq!(Header::decode(&bytes, Stamp { segment: 4, ..stamp }), None, "a later life");
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes;
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Header::decode(&flipped, 99), None, "bit {bit}");
+            assert_eq!(Header::decode(&flipped, stamp), None, "bit {bit}");
         }
     }
 }

@@ -9,7 +9,7 @@ use hydrant_core::record::Frame;
 use hydrant_core::sequence::RecordIndex;
 
 use super::directory::Entry;
-use super::frame::{HEADER_BYTES, Header, Kind};
+use super::frame::{HEADER_BYTES, Header, Kind, Stamp};
 use super::shared::{Segment, Shared, unavailable};
 use crate::disk::DiskFile;
 
@@ -162,7 +162,7 @@ impl Shared {
             let start = (entry.at - first.at) as usize;
             let end = start + entry.bytes as usize;
             (bytes.len() >= end)
-                .then(|| verify(bytes.slice(start..end), segment.seed, shard, entry))
+                .then(|| verify(bytes.slice(start..end), segment.stamp, shard, entry))
                 .flatten()
                 .ok_or_else(|| {
                     metrics::counter!("hydrant_log_damaged_frames").increment(1);
@@ -190,8 +190,8 @@ fn run_of(entries: &[Entry], bytes_max: usize) -> usize {
 }
 
 /// The frame, if every bit of it is what was written there for this shard.
-fn verify(bytes: Bytes, seed: u32, shard: ShardUid, entry: &Entry) -> Option<Frame> {
-    let header = Header::decode(&bytes, seed)?;
+fn verify(bytes: Bytes, stamp: Stamp, shard: ShardUid, entry: &Entry) -> Option<Frame> {
+    let header = Header::decode(&bytes, stamp)?;
     let body = bytes.get(HEADER_BYTES..HEADER_BYTES + header.body_bytes as usize)?;
     let expected = header.kind == Kind::Records
         && header.shard == shard

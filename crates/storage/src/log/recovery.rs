@@ -18,6 +18,7 @@ use super::segment::{
 use super::shared::{Segment, read_file, write_file};
 use crate::disk::{DiskFile, LogDir};
 use crate::error::OpenError;
+use crate::planted::{Bug, planted};
 
 const LOST_SEGMENT: &str = "move that one file out of log/: every record in it, of every shard, \
                             is then missing for good, and everything else is as it was";
@@ -152,10 +153,13 @@ impl<'a> Opening<'a> {
 
     /// Reads all of the segment, and ends it if it was not. `None` if no frame was ever synced.
     fn scan(&mut self, is_newest: bool) -> Result<Option<Scan>, OpenError> {
-        let scan = scan(&*self.file, self.header.seed()).map_err(self.failed("read"))?;
+        let scan = scan(&*self.file, self.header.stamp()).map_err(self.failed("read"))?;
         if scan.ended {
-            // A process that was killed may have left it in the page cache only.
-            self.file.sync().map_err(self.failed("sync"))?;
+            if is_newest {
+                let end = Header::mark(Kind::End, scan.group, scan.end);
+                let end = scan.end + end.frame_bytes();
+                self.make_durable(scan.group_start, end).map_err(self.failed("sync"))?;
+            }
             return Ok(Some(scan));
         }
         let damaged = |what: String| OpenError::Damaged {
@@ -183,12 +187,24 @@ impl<'a> Opening<'a> {
         Ok(Some(scan))
     }
 
+    /// Makes durable what was read and perhaps never synced. It is written once more for that: where
+    /// the sync of an earlier process failed, the kernel has the bytes in memory, takes them for
+    /// written, and would let a sync of ours succeed without writing them.
+    fn make_durable(&self, start: u64, end: u64) -> io::Result<()> {
+        let mut bytes = vec![0; (end - start) as usize];
+        let got = self.file.read_at(&mut bytes, start)?;
+        self.file.write_at(&[IoSlice::new(&bytes[..got])], start)?;
+        self.file.sync()
+    }
+
     /// Cuts what a torn write left, and makes the rest durable, which a killed process may not have.
     fn end(&self, scan: &Scan) -> Result<(), OpenError> {
         let end = Header::mark(Kind::End, scan.group + 1, scan.end);
-        let bytes = end.encode(self.header.seed());
+        let bytes = end.encode(self.header.stamp());
         let cut = || {
-            self.file.sync()?;
+            if !planted(Bug::RecoverUnsynced) {
+                self.make_durable(scan.group_start, scan.end)?;
+            }
             self.file.write_at(&[IoSlice::new(&bytes)], scan.end)?;
             self.file.truncate(scan.end + end.frame_bytes())?;
             self.file.sync()

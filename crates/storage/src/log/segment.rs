@@ -3,15 +3,16 @@
 use std::io;
 
 use super::directory::{Directory, Entry};
-use super::frame::{ALIGN, HEADER_BYTES, Header, Kind, u32_at, u64_at};
+use super::frame::{ALIGN, HEADER_BYTES, Header, Kind, Stamp, u32_at, u64_at};
 use crate::disk::DiskFile;
+use crate::planted::{Bug, planted};
 
 /// Where the first frame starts.
 pub(super) const DATA_START: u64 = 4_096;
 /// Room kept at the end of a segment for the frames that cover and end it.
 pub(super) const RESERVED_BYTES: u64 = 2 * HEADER_BYTES as u64;
 /// The format this build writes and reads.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 const MAGIC: &[u8; 8] = b"hydr-log";
 const SCAN_BYTES: usize = 4 << 20;
 /// Bytes searched at a time for a frame behind a bad one.
@@ -55,9 +56,13 @@ pub(super) enum BadHeader {
 }
 
 impl SegmentHeader {
-    /// What the checksums of the segment's frames start from.
-    pub(super) fn seed(&self) -> u32 {
-        crc32c::crc32c(&self.salt)
+    /// What the segment's frames, and no others, are written with.
+    pub(super) fn stamp(&self) -> Stamp {
+        let seed = match planted(Bug::StaleFrames) {
+            true => 0,
+            false => crc32c::crc32c(&self.salt),
+        };
+        Stamp { seed, segment: self.no as u32 }
     }
 
     /// The header's bytes.
@@ -105,8 +110,10 @@ pub(super) struct Scan {
     pub(super) directory: Directory,
     /// Past the last good frame, the one that ends the segment not counted.
     pub(super) end: u64,
-    /// The last group of the segment.
+    /// The last group of the segment, and where it starts. Only of those before it is it known that
+    /// they were synced.
     pub(super) group: u64,
+    pub(super) group_start: u64,
     /// Arrival of the latest record, if there is one.
     pub(super) last_ms: u64,
     /// Whether the segment was ended, so that nothing belongs behind `end`.
@@ -116,26 +123,26 @@ pub(super) struct Scan {
 }
 
 /// Reads a segment from its first frame on, verifying every checksum.
-pub(super) fn scan(file: &dyn DiskFile, seed: u32) -> io::Result<Scan> {
+pub(super) fn scan(file: &dyn DiskFile, stamp: Stamp) -> io::Result<Scan> {
     let mut scan = Scan {
         directory: Directory::default(),
         end: DATA_START,
         group: 0,
+        group_start: DATA_START,
         last_ms: 0,
         ended: false,
         proof_of_loss: None,
     };
     let mut window = Window::new(file)?;
-    let mut group_start = DATA_START;
-    while let Some(header) = window.header(scan.end, seed)? {
+    while let Some(header) = window.header(scan.end, stamp)? {
         let next_group = header.group > scan.group && header.durable_upto == scan.end;
-        let same_group = header.group == scan.group && header.durable_upto == group_start;
+        let same_group = header.group == scan.group && header.durable_upto == scan.group_start;
         let expected = next_group || (same_group && scan.group > 0);
         if !expected || !window.body_is_good(scan.end, &header)? {
             break;
         }
         if next_group {
-            group_start = scan.end;
+            scan.group_start = scan.end;
             scan.group = header.group;
         }
         match header.kind {
@@ -151,7 +158,7 @@ pub(super) fn scan(file: &dyn DiskFile, seed: u32) -> io::Result<Scan> {
         }
         scan.end += header.frame_bytes();
     }
-    scan.proof_of_loss = window.find_header(scan.end, seed, |h| h.durable_upto > scan.end)?;
+    scan.proof_of_loss = window.find_header(scan.end, stamp, |h| h.durable_upto > scan.end)?;
     Ok(scan)
 }
 
@@ -185,13 +192,14 @@ impl<'a> Window<'a> {
         Ok(self.bytes.get(from..from + len))
     }
 
-    fn header(&mut self, at: u64, seed: u32) -> io::Result<Option<Header>> {
-        Ok(self.get(at, HEADER_BYTES)?.and_then(|bytes| Header::decode(bytes, seed)))
+    fn header(&mut self, at: u64, stamp: Stamp) -> io::Result<Option<Header>> {
+        Ok(self.get(at, HEADER_BYTES)?.and_then(|bytes| Header::decode(bytes, stamp)))
     }
 
     fn body_is_good(&mut self, at: u64, header: &Header) -> io::Result<bool> {
         let body = self.get(at + HEADER_BYTES as u64, header.body_bytes as usize)?;
-        Ok(body.is_some_and(|body| crc32c::crc32c(body) == header.body_crc))
+        let is_good = |body| crc32c::crc32c(body) == header.body_crc;
+        Ok(body.is_some_and(|body| is_good(body) || planted(Bug::BodyUnchecked)))
     }
 
     /// The first place at or behind `at` with a header of this segment that `is` wanted. Quick over
@@ -199,7 +207,7 @@ impl<'a> Window<'a> {
     fn find_header(
         &mut self,
         mut at: u64,
-        seed: u32,
+        stamp: Stamp,
         is: impl Fn(&Header) -> bool,
     ) -> io::Result<Option<u64>> {
         const ZEROS: [u8; BLOCK_BYTES + HEADER_BYTES] = [0; BLOCK_BYTES + HEADER_BYTES];
@@ -211,7 +219,7 @@ impl<'a> Window<'a> {
                 at += BLOCK_BYTES as u64;
             } else {
                 let headers = block.windows(HEADER_BYTES).step_by(ALIGN as usize);
-                let hit = |bytes: &[u8]| Header::decode(bytes, seed).is_some_and(|h| is(&h));
+                let hit = |bytes: &[u8]| Header::decode(bytes, stamp).is_some_and(|h| is(&h));
                 if let Some(n) = headers.take(BLOCK_BYTES / ALIGN as usize).position(hit) {
                     return Ok(Some(at + n as u64 * ALIGN));
                 }
@@ -240,9 +248,9 @@ mod tests {
             assert_eq!(SegmentHeader::decode(&bad), Err(BadHeader::Damaged), "byte {at}");
         }
         let mut newer = bytes[..4_092].to_vec();
-        newer[8] = 2;
+        newer[8] = 9;
         newer.extend_from_slice(&crc32c::crc32c(&newer).to_le_bytes());
-        assert_eq!(SegmentHeader::decode(&newer), Err(BadHeader::Format(2)));
+        assert_eq!(SegmentHeader::decode(&newer), Err(BadHeader::Format(9)));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use hydrant_core::Random;
 use super::segment::{SegmentHeader, segment_name};
 use super::shared::{Segment, Shared};
 use crate::disk::DiskFile;
+use crate::planted::{Bug, planted};
 
 /// Zeros written at a time into a file to come.
 const ZEROS_BYTES: usize = 1 << 20;
@@ -35,6 +36,9 @@ pub(super) enum NewSegmentError {
 /// spare it has taken while the upkeep may make the next one: under the same name that one would
 /// empty the segment.
 fn spare_name(shared: &Shared) -> String {
+    if planted(Bug::SpareTwice) {
+        return format!("{NEW_SPARE}0.seg");
+    }
     format!("{NEW_SPARE}{}.seg", shared.spares_made.fetch_add(1, Ordering::Relaxed))
 }
 
@@ -85,7 +89,9 @@ pub(super) fn new_segment(
         file.write_at(&[IoSlice::new(&header.encode())], 0)?;
         file.sync().map_err(NewSegmentError::Sync)?;
         shared.dir.rename(&spare, &segment_name(no))?;
-        shared.dir.sync().map_err(NewSegmentError::Sync)?;
+        if !planted(Bug::SkipDirSync) {
+            shared.dir.sync().map_err(NewSegmentError::Sync)?;
+        }
         Ok(file)
     };
     let made = make();

@@ -3,7 +3,7 @@
 mod crash;
 mod damage;
 mod full;
-mod power;
+mod sim;
 
 use std::path::Path;
 

@@ -21,6 +21,7 @@ use super::shared::{Frames, Segment, Shared};
 use super::spare::{NewSegmentError, is_full, new_segment, prepare_spare};
 use super::upkeep::Upkeep;
 use crate::disk::DiskFile;
+use crate::planted::{Bug, planted};
 
 /// Most bytes of one group, unless a single frame is larger.
 const GROUP_BYTES_MAX: usize = 8 << 20;
@@ -105,6 +106,18 @@ impl Queue {
         }
         Taken::Commands(state.0.drain(..).collect())
     }
+
+    /// What is queued at this moment.
+    #[cfg(test)]
+    pub(super) fn take_queued(&self) -> Vec<Command> {
+        self.state.lock().0.drain(..).collect()
+    }
+
+    /// Whether something is queued.
+    #[cfg(test)]
+    pub(super) fn is_filled(&self) -> bool {
+        !self.state.lock().0.is_empty()
+    }
 }
 
 /// A frame of the group being written.
@@ -112,6 +125,15 @@ struct Numbered {
     append: Append,
     header: Header,
     at: u64,
+}
+
+/// Tells the callers of a group where their records are.
+fn answer(group: Vec<Numbered>, synced: &Synced) {
+    for Numbered { append, header, .. } in group {
+        let range = IndexRange { first: header.first, count: header.count };
+        let _ = append.reply.send(Ok(Durable::new(range, synced)));
+        drop(append.permit);
+    }
 }
 
 /// The state machine behind the writer's thread. It alone numbers records and writes segments.
@@ -257,6 +279,7 @@ impl Writer {
         }
         let end = ends.get(&append.shard).copied().unwrap_or(published);
         let now = self.shared.clock.now().max(Timestamp::from_millis(self.last_ms));
+        let end = if planted(Bug::NumberByClock) { RecordIndex::MIN } else { end };
         let first = end.first_for(now, append.count());
         let arrival_ms = first.time().as_millis();
         self.last_ms = arrival_ms;
@@ -279,17 +302,34 @@ impl Writer {
     fn flush(&mut self, group: Vec<Numbered>) {
         let Some(last) = group.last() else { return };
         let end = last.at + last.header.frame_bytes();
-        match self.write_group(&group) {
+        let synced = match self.write_group(&group) {
+            Ok(()) if planted(Bug::AckBeforeSync) => Ok(Synced::by_completed_sync()),
+            Ok(()) => {
+                if planted(Bug::PublishBeforeSync) {
+                    self.publish(&group);
+                }
+                self.sync()
+            }
+            Err(e) => Err(e),
+        };
+        match synced {
             Ok(synced) => {
                 self.at = end;
                 self.uncovered = true;
                 self.segment.last_ms.store(self.last_ms, Ordering::Release);
-                self.publish(group, &synced);
+                if !planted(Bug::PublishBeforeSync) {
+                    self.publish(&group);
+                }
+                answer(group, &synced);
+                if planted(Bug::AckBeforeSync) {
+                    let _ = self.sync();
+                }
                 self.upkeep.written(self.at, self.capacity);
             }
-            Err(e) => {
-                if e == LogError::Full {
-                    self.cut_back();
+            Err(mut e) => {
+                if e == LogError::Full && !planted(Bug::NoCutBack) && !self.cut_back() {
+                    let what = "the disk is full, and kept a part of the records".to_owned();
+                    e = LogError::Unavailable(what);
                 }
                 for numbered in group {
                     let _ = numbered.append.reply.send(Err(e.clone()));
@@ -298,19 +338,16 @@ impl Writer {
         }
     }
 
-    /// Makes sure that nothing of a refused group is found after a crash. Where there is no room for
-    /// the zeros either, there is nothing to be found.
-    fn cut_back(&self) {
+    /// Makes sure that nothing of a refused group is found after a crash. False if it may be: where
+    /// writing over bytes takes new room, as on a file system that copies on write.
+    fn cut_back(&self) -> bool {
         const NOTHING: [u8; HEADER_BYTES] = [0; HEADER_BYTES];
-        if self.write(&[IoSlice::new(&NOTHING)], self.at).is_ok() {
-            // A failure is fatal, and said so.
-            let _ = self.sync();
-        }
+        self.write(&[IoSlice::new(&NOTHING)], self.at).and_then(|()| self.sync()).is_ok()
     }
 
-    fn write_group(&self, group: &[Numbered]) -> Result<Synced, LogError> {
+    fn write_group(&self, group: &[Numbered]) -> Result<(), LogError> {
         const PADDING: [u8; 8] = [0; 8];
-        let headers: Vec<_> = group.iter().map(|n| n.header.encode(self.segment.seed)).collect();
+        let headers: Vec<_> = group.iter().map(|n| n.header.encode(self.segment.stamp)).collect();
         let mut buffers = Vec::with_capacity(group.len() * 4);
         for (numbered, header) in group.iter().zip(&headers) {
             let written = HEADER_BYTES + numbered.append.body_bytes();
@@ -320,13 +357,12 @@ impl Writer {
             buffers.extend(parts.iter().filter(|p| !p.is_empty()).map(|p| IoSlice::new(p)));
         }
         self.write(&buffers, self.at)?;
-        let synced = self.sync()?;
         metrics::counter!("hydrant_log_appended_records")
             .increment(group.iter().map(|n| u64::from(n.header.count)).sum());
         metrics::counter!("hydrant_log_appended_bytes")
             .increment(group.iter().map(|n| n.append.body_bytes() as u64).sum());
         metrics::histogram!("hydrant_log_group_appends").record(group.len() as f64);
-        Ok(synced)
+        Ok(())
     }
 
     fn write(&self, buffers: &[IoSlice<'_>], at: u64) -> Result<(), LogError> {
@@ -343,7 +379,14 @@ impl Writer {
 
     fn sync(&self) -> Result<Synced, LogError> {
         let start = tokio::time::Instant::now();
-        if let Err(e) = self.file.sync() {
+        if planted(Bug::SkipSync) && self.group.is_multiple_of(3) {
+            return Ok(Synced::by_completed_sync());
+        }
+        let mut done = self.file.sync();
+        if planted(Bug::RetrySync) {
+            done = done.or_else(|_| self.file.sync());
+        }
+        if let Err(e) = done {
             self.shared.fail(&format!("syncing {}: {e}", self.segment.name()));
             return Err(LogError::Unavailable(format!("syncing the log: {e}")));
         }
@@ -351,34 +394,28 @@ impl Writer {
         Ok(Synced::by_completed_sync())
     }
 
-    fn publish(&self, group: Vec<Numbered>, synced: &Synced) {
-        self.add_to_directory(&group);
-        let mut ends: HashMap<ShardUid, RecordIndex> = HashMap::new();
+    /// Lets readers see a group. The caller's duty: it is synced.
+    fn publish(&self, group: &[Numbered]) {
+        self.add_to_directory(group);
         {
             let mut cache = self.shared.cache.lock();
-            for Numbered { append, header, .. } in &group {
+            for Numbered { append, header, .. } in group {
                 let arrival = Timestamp::from_millis(header.arrival_ms);
                 let (offsets, records) = (append.offsets.clone(), append.records.clone());
                 // The batch made these buffers, so they are a frame.
                 if let Ok(frame) = Frame::new(header.first, arrival, offsets, records) {
-                    ends.insert(append.shard, frame.end());
                     cache.push(append.shard, frame, append.body_bytes());
                 }
             }
         }
-        {
-            let mut shards = self.shared.shards.lock();
-            for (uid, end) in ends {
-                if let Some(shard) = shards.get_mut(&uid) {
-                    shard.end = end;
+        let mut shards = self.shared.shards.lock();
+        for (n, Numbered { append, header, .. }) in group.iter().enumerate() {
+            if let Some(shard) = shards.get_mut(&append.shard) {
+                shard.end = header.first.plus(header.count.into());
+                if n + 1 == group.len() || !planted(Bug::LostWakeUp) {
                     shard.wake();
                 }
             }
-        }
-        for Numbered { append, header, .. } in group {
-            let range = IndexRange { first: header.first, count: header.count };
-            let _ = append.reply.send(Ok(Durable::new(range, synced)));
-            drop(append.permit);
         }
     }
 
@@ -405,8 +442,16 @@ impl Writer {
         self.uncovered = false;
     }
 
+    /// Covers the last group as after a quiet while, and says whether there was one to cover.
+    #[cfg(test)]
+    pub(super) fn cover_if_due(&mut self) -> bool {
+        let is_due = self.uncovered;
+        self.cover();
+        is_due
+    }
+
     fn write_mark(&self, frame: &Header) -> Result<Synced, LogError> {
-        self.write(&[IoSlice::new(&frame.encode(self.segment.seed))], self.at)?;
+        self.write(&[IoSlice::new(&frame.encode(self.segment.stamp))], self.at)?;
         self.sync()
     }
 

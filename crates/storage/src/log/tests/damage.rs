@@ -18,7 +18,7 @@ async fn crashed(bench: &Bench) -> (PathBuf, u64, u64) {
     let bytes = std::fs::read(&segment).unwrap();
     let header = SegmentHeader::decode(&bytes).unwrap();
     let file = std::fs::File::open(&segment).unwrap();
-    let scan = segment::scan(&file, header.seed()).unwrap();
+    let scan = segment::scan(&file, header.stamp()).unwrap();
     // Without the cover and with it, the frames end here and there.
     let cover = scan.end - HEADER_BYTES as u64;
     let entries = scan.directory.find(A, RecordIndex::MIN, 9);
@@ -61,15 +61,15 @@ async fn a_group_torn_in_its_middle_never_comes_back() {
     let bench = Bench::new();
     let (segment, start, end) = crashed(&bench).await;
     let mut bytes = std::fs::read(&segment).unwrap();
-    let seed = SegmentHeader::decode(&bytes).unwrap().seed();
+    let stamp = SegmentHeader::decode(&bytes).unwrap().stamp();
     let frame = bytes[start as usize..end as usize].to_vec();
-    let last = frame::Header::decode(&frame, seed).unwrap();
+    let last = frame::Header::decode(&frame, stamp).unwrap();
     // Five more frames of the next group, the first and third of which never reached the disk.
     for n in [1, 3, 4] {
         let first = last.first.plus(1 + n);
         let header = frame::Header { first, group: last.group + 1, durable_upto: end, ..last };
         let at = end as usize + n as usize * frame.len();
-        bytes[at..at + HEADER_BYTES].copy_from_slice(&header.encode(seed));
+        bytes[at..at + HEADER_BYTES].copy_from_slice(&header.encode(stamp));
         bytes[at + HEADER_BYTES..at + frame.len()].copy_from_slice(&frame[HEADER_BYTES..]);
     }
     std::fs::write(&segment, &bytes).unwrap();
@@ -86,10 +86,10 @@ async fn a_group_torn_in_its_middle_never_comes_back() {
     let bench = Bench::new();
     let (segment, ..) = crashed(&bench).await;
     let header = frame::Header { group: 9, durable_upto: end + 100, ..last };
-    let seed = SegmentHeader::decode(&std::fs::read(&segment).unwrap()).unwrap().seed();
+    let stamp = SegmentHeader::decode(&std::fs::read(&segment).unwrap()).unwrap().stamp();
     let mut bytes = std::fs::read(&segment).unwrap();
     let at = bytes.len() - 2_000;
-    bytes[at..at + HEADER_BYTES].copy_from_slice(&header.encode(seed));
+    bytes[at..at + HEADER_BYTES].copy_from_slice(&header.encode(stamp));
     std::fs::write(&segment, &bytes).unwrap();
     let refused = bench.try_open(options(64 << 10)).err().unwrap();
     assert!(refused.to_string().contains(&format!("byte {at}")), "{refused}");
@@ -220,7 +220,7 @@ async fn a_newer_format_and_a_broken_header_are_refused() {
     newer[4_092..4_096].copy_from_slice(&crc.to_le_bytes());
     std::fs::write(&segment, newer).unwrap();
     let refused = bench.try_open(options(64 << 10)).err().unwrap();
-    assert!(refused.to_string().contains("has format 9, and this hydrant reads format 1"));
+    assert!(refused.to_string().contains("has format 9, and this hydrant reads format 2"));
     std::fs::write(&segment, &whole[1..]).unwrap();
     let refused = bench.try_open(options(64 << 10)).err().unwrap();
     assert!(refused.to_string().contains("damaged at byte 0"), "{refused}");
