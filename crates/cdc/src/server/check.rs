@@ -372,10 +372,8 @@ fn slot_usable(
             ),
         );
     }
-    if progress.slot_ours && progress.following.is_none() {
-        // An epoch begins with dropping it, whatever became of it.
-        return Ok(());
-    }
+    // An epoch begins with dropping its own slot of before, whole or not.
+    let lost = found.lost.as_ref().filter(|_| !progress.slot_ours || progress.following.is_some());
     let unfit = if found.plugin.as_deref() != Some("pgoutput") {
         format!("its plugin is {}, not pgoutput", found.plugin.as_deref().unwrap_or("none"))
     } else if found.database.as_deref() != Some(access.database()) {
@@ -388,7 +386,7 @@ fn slot_usable(
         "it is the standby's copy of the primary's, which can be read after a promotion: connect to \
          the primary"
             .to_owned()
-    } else if let Some(lost) = &found.lost {
+    } else if let Some(lost) = lost {
         return failed(Failure::SlotLost, slot::lost(name, lost));
     } else {
         return Ok(());

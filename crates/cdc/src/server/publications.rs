@@ -129,7 +129,7 @@ fn members_of(server: &Server, relid: &str) -> String {
     let schemas = match server.version() {
         ..150_000 => String::new(),
         _ => format!(
-            " UNION ALL SELECT s.oid FROM pg_catalog.pg_publication_namespace s \
+            " UNION ALL SELECT DISTINCT s.oid FROM pg_catalog.pg_publication_namespace s \
                JOIN pg_catalog.pg_class l ON l.relnamespace = s.pnnspid \
              WHERE s.pnpubid = p.oid AND l.oid IN {line}"
         ),
@@ -158,8 +158,8 @@ pub async fn memberships(
     rows.iter().map(|row| row.need(0)).collect()
 }
 
-/// What is another text as soon as a table or schema was put into one of the publications or taken
-/// out of it.
+/// What is another text as soon as one of the publications was altered: a table or schema was put into
+/// it or taken out of it, or it publishes other operations.
 pub async fn members(server: &mut Server, names: &[String]) -> Result<String, ServerError> {
     let schemas = match server.version() {
         ..150_000 => "",
@@ -169,9 +169,11 @@ pub async fn members(server: &mut Server, names: &[String]) -> Result<String, Se
         }
     };
     let sql = format!(
-        "SELECT count(m.oid) || ' ' || coalesce(sum(m.oid::int8), 0) FROM pg_catalog.pg_publication p \
-         CROSS JOIN LATERAL (SELECT r.oid FROM pg_catalog.pg_publication_rel r \
-           WHERE r.prpubid = p.oid{schemas}) m(oid) WHERE p.pubname = ANY ({})",
+        "SELECT string_agg(p.oid || ' ' || p.xmin || ' ' || \
+           (SELECT count(m.oid) || ' ' || coalesce(sum(m.oid::int8), 0) FROM \
+             (SELECT r.oid FROM pg_catalog.pg_publication_rel r \
+               WHERE r.prpubid = p.oid{schemas}) m(oid)), ', ' ORDER BY p.oid) \
+         FROM pg_catalog.pg_publication p WHERE p.pubname = ANY ({})",
         text_array(names)
     );
     let rows = server.ask(&sql, During::Query).await?;

@@ -385,6 +385,10 @@ impl Worker {
         let followed =
             self.follow(&row, &mut live, &mut writer, &mut transcriber, told, leave_early).await;
         let settled = async {
+            if let Err(Trouble::Failed(Failure::Undecodable, _)) = followed {
+                // Each attempt ends here, so what came before would never be written.
+                let _ = writer.drain(&row.settings).await;
+            }
             writer.settle().await;
             live.replication.stop().await;
         };

@@ -119,3 +119,53 @@ async fn types_are_seen_through() {
     assert_eq!(asked.get(&columns[3].type_oid), Some(&of(3)));
     assert_eq!(asked.get(&mood.oid), Some(&mood));
 }
+
+#[tokio::test]
+async fn a_table_that_was_away_is_published_by_other_rows() {
+    for version in versions() {
+        let postgres = Postgres::of(&version, &[]).await;
+        postgres
+            .run(
+                "CREATE TABLE t (id int PRIMARY KEY); \
+                 CREATE TABLE parted (id int) PARTITION BY RANGE (id); \
+                 CREATE TABLE leaf PARTITION OF parted DEFAULT; \
+                 CREATE PUBLICATION p FOR TABLE t, parted",
+            )
+            .await;
+        let number: u32 = version.parse().unwrap();
+        let names = ["p".to_owned()];
+        let mut server = postgres.session().await;
+        let ways: &[[&str; 3]] = &[
+            ["SET TABLE t, parted", "DROP TABLE t, parted", "ADD TABLE t, parted"],
+            [
+                "SET TABLES IN SCHEMA public",
+                "DROP TABLES IN SCHEMA public",
+                "ADD TABLES IN SCHEMA public",
+            ],
+        ];
+        // Schemas came with 15.
+        let ways = if number >= 15 { ways } else { &ways[..1] };
+        for [first, away, again] in ways {
+            postgres.run(&format!("ALTER PUBLICATION p {first}")).await;
+            let before = found(&postgres, &["p"]).await;
+            let members_before = members(&mut server, &names).await.unwrap();
+            assert_eq!(before.tables.len(), 2, "PostgreSQL {version}");
+            for table in &before.tables {
+                let oid = table.captured.oid;
+                let rows = memberships(&mut server, &names, oid).await.unwrap();
+                assert_eq!((rows.len(), &rows), (1, &table.memberships), "PostgreSQL {version}");
+            }
+            postgres.run(&format!("ALTER PUBLICATION p {away}")).await;
+            postgres.run(&format!("ALTER PUBLICATION p {again}")).await;
+            let after = found(&postgres, &["p"]).await;
+            assert_ne!(members(&mut server, &names).await.unwrap(), members_before);
+            let held = |it: &u32| after.tables.iter().any(|table| table.memberships.contains(it));
+            let mut rows = before.tables.iter().flat_map(|table| &table.memberships);
+            assert!(!rows.any(held), "PostgreSQL {version}: {before:?} {after:?}");
+        }
+        postgres.run("ALTER PUBLICATION p SET (publish = 'insert')").await;
+        let now = members(&mut server, &names).await.unwrap();
+        postgres.run("ALTER PUBLICATION p SET (publish = 'insert, update')").await;
+        assert_ne!(members(&mut server, &names).await.unwrap(), now);
+    }
+}
