@@ -75,6 +75,12 @@ impl fmt::Display for Timestamp {
 pub trait Clock: Send + Sync + 'static {
     /// The present moment.
     fn now(&self) -> Timestamp;
+
+    /// Time since some moment of the past, sleep of the machine included, that goes on evenly
+    /// whatever the clock is set to. `None` from a clock that cannot say, as one moved by hand.
+    fn uptime(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// The machine's clock, read at every call: right also after the machine slept or its clock was set.
@@ -86,5 +92,11 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp::from_millis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn uptime(&self) -> Option<Duration> {
+        let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::try_from(since_boot).ok()
     }
 }

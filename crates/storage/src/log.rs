@@ -3,12 +3,14 @@
 mod cache;
 mod directory;
 mod frame;
+mod queue;
 mod reader;
 mod recovery;
 mod segment;
 mod shards;
 mod shared;
 mod spare;
+mod steady;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -31,12 +33,13 @@ use hydrant_core::{Clock, Random, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 
+use self::queue::{Append, Command, Queue};
 use self::segment::{DATA_START, RESERVED_BYTES};
 use self::shards::{PREFIX, Row, Stripes, control_error, uid_of};
 use self::shared::Shared;
-use self::spare::NewSegmentError;
+use self::steady::Steady;
 use self::upkeep::{Kept, Task, Upkeep};
-use self::writer::{Append, Command, Queue, Writer};
+use self::writer::Writer;
 use crate::dir::{DataDir, make_dir};
 use crate::disk::{Disk, LogDir, RealDisk};
 use crate::error::{Fatal, OpenError, abort};
@@ -156,18 +159,15 @@ impl Log {
         fatal: Fatal,
     ) -> Result<(Arc<Self>, Machines), OpenError> {
         let found = recovery::recover(&log_dir, &options)?;
+        let clock: Arc<dyn Clock> = Arc::new(Steady::new(clock));
         warn_if_ahead(found.last_ms, clock.now());
-        let failed = |e| OpenError::io("make a segment in", &log_dir.path, e);
         let (next, last_ms) = (found.next, found.last_ms);
-        let shared = Shared::new(options, lock, log_dir.clone(), clock, fatal, found);
+        let shared = Shared::new(options, lock, log_dir, clock, fatal, found);
         let shared = Arc::new(shared);
         let (tasks, todo) = std::sync::mpsc::channel();
         let random = Random::from_entropy(random.bytes());
         let upkeep = Upkeep::new(tasks.clone());
         let writer = Writer::start(shared.clone(), upkeep, random, next, last_ms);
-        let writer = writer.map_err(|e| match e {
-            NewSegmentError::Io(e) | NewSegmentError::Sync(e) => failed(e),
-        })?;
         let log = Arc::new(Self {
             shared,
             control,

@@ -36,6 +36,8 @@ pub(crate) enum Bug {
     SpareTwice,
     /// A segment's index forgets the shards that are idle.
     EndsForgotten,
+    /// A clock that leaps a year ahead is followed at once.
+    FollowLeap,
 }
 
 /// Whether this bug is planted.

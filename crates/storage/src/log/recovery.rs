@@ -37,8 +37,36 @@ pub(super) struct Recovered {
     pub(super) last_ms: u64,
 }
 
+/// Why the directory is not in order yet.
+enum Unfit {
+    Refused(OpenError),
+    /// This index is needed and not as written.
+    Index(String),
+}
+
+impl From<OpenError> for Unfit {
+    fn from(error: OpenError) -> Self {
+        Self::Refused(error)
+    }
+}
+
 /// Brings the directory into order.
 pub(super) fn recover(dir: &LogDir, options: &LogOptions) -> Result<Recovered, OpenError> {
+    loop {
+        match try_recover(dir, options) {
+            Ok(found) => return Ok(found),
+            Err(Unfit::Refused(error)) => return Err(error),
+            // Each time there is one file less.
+            Err(Unfit::Index(name)) => {
+                tracing::warn!(name, "an index of the log is damaged: it is made anew");
+                let path = dir.file(&name);
+                dir.disk.remove(&path).map_err(|e| OpenError::io("remove", &path, e))?;
+            }
+        }
+    }
+}
+
+fn try_recover(dir: &LogDir, options: &LogOptions) -> Result<Recovered, Unfit> {
     let names = dir.disk.list(&dir.path).map_err(|e| OpenError::io("list", &dir.path, e))?;
     let mut numbers: Vec<u64> = names.iter().filter_map(|n| number_of(n, "seg")).collect();
     numbers.sort_unstable();
@@ -61,8 +89,18 @@ pub(super) fn recover(dir: &LogDir, options: &LogOptions) -> Result<Recovered, O
                     found.next = no;
                     continue;
                 };
-                let before = found.segments.last().map(|s| s.header.clone());
-                segment.write_index(&scan, before)?
+                match segment.write_index(&scan, found.segments.last()) {
+                    Ok(index) => index,
+                    // No room: the directory stays in memory until there is.
+                    Err(Unfit::Refused(OpenError::Full { .. })) => {
+                        let last_ms = scan.last_ms.max(segment.header.floor_ms);
+                        found.last_ms = found.last_ms.max(last_ms);
+                        let segment = Segment::unindexed(segment.header, last_ms, scan);
+                        found.segments.push(Arc::new(segment));
+                        continue;
+                    }
+                    Err(e) => return Err(e),
+                }
             }
         };
         found.last_ms = found.last_ms.max(index.last_ms);
@@ -217,10 +255,15 @@ impl<'a> Opening<'a> {
     fn write_index(
         &self,
         scan: &Scan,
-        before: Option<SegmentHeader>,
-    ) -> Result<IndexHeader, OpenError> {
+        before: Option<&Arc<Segment>>,
+    ) -> Result<IndexHeader, Unfit> {
         let ends = match before {
-            Some(before) => self.ends_of(&before)?,
+            Some(before) if before.is_indexed() => self.ends_of(&before.header)?,
+            // There was no room for that one, so there is none for this one.
+            Some(_) => {
+                let path = self.dir.file(&index_name(self.header.no));
+                return Err(OpenError::Full { action: "write", path }.into());
+            }
             None => BTreeMap::new(),
         };
         let last_ms = scan.last_ms.max(self.header.floor_ms);
@@ -228,24 +271,14 @@ impl<'a> Opening<'a> {
         let name = index_name(self.header.no);
         let path = self.dir.file(&name);
         write_file(self.dir, &name, &bytes).map_err(|e| OpenError::io("write", &path, e))?;
-        IndexHeader::decode(&bytes, &self.header).ok_or(OpenError::Damaged {
-            path,
-            at: 0,
-            what: "the index just written does not read back".to_owned(),
-            way_on: "check the disk",
-        })
+        IndexHeader::decode(&bytes, &self.header).ok_or(Unfit::Index(name))
     }
 
-    fn ends_of(&self, before: &SegmentHeader) -> Result<BTreeMap<u64, u64>, OpenError> {
+    fn ends_of(&self, before: &SegmentHeader) -> Result<BTreeMap<u64, u64>, Unfit> {
         let name = index_name(before.no);
         let path = self.dir.file(&name);
         let bytes = read_file(self.dir, &name).map_err(|e| OpenError::io("read", &path, e))?;
-        Index::decode(bytes, before).map(|index| index.ends()).ok_or_else(|| OpenError::Damaged {
-            path,
-            at: 0,
-            what: "the index is not as written".to_owned(),
-            way_on: "delete that one file: it is made anew from its segment, and nothing is lost",
-        })
+        Index::decode(bytes, before).map(|index| index.ends()).ok_or(Unfit::Index(name))
     }
 
     fn make_spare(&self, options: &LogOptions, spares: &mut Vec<String>) -> Result<(), OpenError> {

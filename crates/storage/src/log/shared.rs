@@ -17,7 +17,7 @@ use super::cache::Cache;
 use super::directory::{Directory, Entry, Index};
 use super::frame::Stamp;
 use super::recovery::Recovered;
-use super::segment::{SegmentHeader, index_name, segment_name};
+use super::segment::{Scan, SegmentHeader, index_name, segment_name};
 use super::spare::first_spare_no;
 use crate::dir::DataDir;
 use crate::disk::LogDir;
@@ -58,6 +58,12 @@ impl Segment {
         Self::new(header, last_ms, Frames::File)
     }
 
+    /// A complete segment whose index is still to be written.
+    pub(super) fn unindexed(header: SegmentHeader, last_ms: u64, scan: Scan) -> Self {
+        let directory = Arc::new(RwLock::new(scan.directory));
+        Self::new(header, last_ms, Frames::Memory { directory, complete: Some(scan.end) })
+    }
+
     /// A segment that will be written.
     pub(super) fn empty(header: SegmentHeader) -> Self {
         let last_ms = header.floor_ms;
@@ -77,6 +83,11 @@ impl Segment {
     /// Its file's name.
     pub(super) fn name(&self) -> String {
         segment_name(self.header.no)
+    }
+
+    /// Whether its index is in place.
+    pub(super) fn is_indexed(&self) -> bool {
+        matches!(*self.frames.read(), Frames::File)
     }
 
     /// Whether it is still being written.
@@ -305,9 +316,16 @@ pub(super) fn read_file(dir: &LogDir, name: &str) -> io::Result<Vec<u8>> {
 /// Puts a file in place, whole or not at all, and durable on return.
 pub(super) fn write_file(dir: &LogDir, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = format!("{name}.tmp");
-    let file = dir.disk.create(&dir.file(&temporary))?;
-    file.write_at(&[io::IoSlice::new(bytes)], 0)?;
-    file.sync()?;
+    let write = || {
+        let file = dir.disk.create(&dir.file(&temporary))?;
+        file.write_at(&[io::IoSlice::new(bytes)], 0)?;
+        file.sync()
+    };
+    if let Err(e) = write() {
+        // Its room is wanted for other things, if room is what is lacking.
+        let _ = dir.disk.remove(&dir.file(&temporary));
+        return Err(e);
+    }
     dir.rename(&temporary, name)?;
     dir.sync()
 }

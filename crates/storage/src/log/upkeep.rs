@@ -160,7 +160,7 @@ fn reclaim(
             continue;
         }
         // Its index is still to be written.
-        if !matches!(*segment.frames.read(), Frames::File) {
+        if !segment.is_indexed() {
             continue;
         }
         let index = shared.index(segment)?;
@@ -168,7 +168,11 @@ fn reclaim(
         let pin = index.shards().take(looked_at).find(|&at| is_kept(at));
         *segment.pinned.lock() = pin;
         if pin.is_none() {
-            free(shared, segment).map_err(|e| super::shared::unavailable(&segment.name(), &e))?;
+            free(shared, segment).map_err(|e| {
+                // What the names on the disk are is unknown, as with any write that failed.
+                shared.fail(&format!("freeing {}: {e}", segment.name()));
+                super::shared::unavailable(&segment.name(), &e)
+            })?;
             freed += 1;
         }
     }

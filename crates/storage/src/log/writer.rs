@@ -1,21 +1,19 @@
 //! The log's one writer: takes everything queued, writes it as one group, syncs once, publishes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use hydrant_core::log::{Durable, LogError, ShardUid, Synced};
 use hydrant_core::record::Frame;
 use hydrant_core::sequence::{IndexRange, RecordIndex};
 use hydrant_core::{Random, Timestamp};
-use parking_lot::{Condvar, Mutex};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::directory::Entry;
 use super::frame::{HEADER_BYTES, Header, Kind, frame_bytes};
+use super::queue::{Append, Command, Queue, Taken};
 use super::segment::{DATA_START, RESERVED_BYTES};
 use super::shared::{Frames, Segment, Shared};
 use super::spare::{NewSegmentError, is_full, new_segment, prepare_spare};
@@ -27,98 +25,6 @@ use crate::planted::{Bug, planted};
 const GROUP_BYTES_MAX: usize = 8 << 20;
 /// How long the log is quiet before the last group is covered by the proof that it was synced.
 const QUIET_BEFORE_COVER: Duration = Duration::from_secs(1);
-
-/// A batch on its way to the disk.
-pub(super) struct Append {
-    pub(super) shard: ShardUid,
-    pub(super) offsets: Bytes,
-    pub(super) records: Bytes,
-    pub(super) body_crc: u32,
-    pub(super) reply: oneshot::Sender<Result<Durable<IndexRange>, LogError>>,
-    /// Its share of the bytes in flight, given back once it is answered.
-    pub(super) permit: OwnedSemaphorePermit,
-}
-
-impl Append {
-    fn body_bytes(&self) -> usize {
-        self.offsets.len() + self.records.len()
-    }
-
-    fn count(&self) -> u32 {
-        (self.offsets.len() / 4) as u32
-    }
-}
-
-/// What the writer is asked to do, in order.
-pub(super) enum Command {
-    /// Write a batch.
-    Append(Append),
-    /// Take no more records for the shard; answers with its end.
-    Seal(ShardUid, oneshot::Sender<Result<RecordIndex, LogError>>),
-}
-
-/// Commands on their way to the writer. Bounded by the bytes in flight, not by itself.
-#[derive(Default)]
-pub(super) struct Queue {
-    state: Mutex<(VecDeque<Command>, bool)>,
-    filled: Condvar,
-}
-
-/// What the writer finds when it looks.
-enum Taken {
-    Commands(Vec<Command>),
-    Quiet,
-    Closed,
-}
-
-impl Queue {
-    /// Queues a command; gives it back once the log is closed.
-    pub(super) fn push(&self, command: Command) -> Result<(), Command> {
-        let mut state = self.state.lock();
-        if state.1 {
-            return Err(command);
-        }
-        state.0.push_back(command);
-        self.filled.notify_one();
-        Ok(())
-    }
-
-    /// Takes no more commands. The writer ends once it has done those that are queued.
-    pub(super) fn close(&self) {
-        self.state.lock().1 = true;
-        self.filled.notify_one();
-    }
-
-    fn take(&self, quiet_after: Option<Duration>) -> Taken {
-        let mut state = self.state.lock();
-        while state.0.is_empty() {
-            if state.1 {
-                return Taken::Closed;
-            }
-            match quiet_after {
-                Some(after) => {
-                    if self.filled.wait_for(&mut state, after).timed_out() && state.0.is_empty() {
-                        return Taken::Quiet;
-                    }
-                }
-                None => self.filled.wait(&mut state),
-            }
-        }
-        Taken::Commands(state.0.drain(..).collect())
-    }
-
-    /// What is queued at this moment.
-    #[cfg(test)]
-    pub(super) fn take_queued(&self) -> Vec<Command> {
-        self.state.lock().0.drain(..).collect()
-    }
-
-    /// Whether something is queued.
-    #[cfg(test)]
-    pub(super) fn is_filled(&self) -> bool {
-        !self.state.lock().0.is_empty()
-    }
-}
 
 /// A frame of the group being written.
 struct Numbered {
@@ -141,9 +47,12 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     upkeep: Upkeep,
     random: Random,
-    segment: Arc<Segment>,
-    file: Arc<dyn DiskFile>,
-    /// Bytes the segment may hold.
+    /// The segment being written. None before the first append, and where the last one was ended
+    /// and there was no room for the next.
+    open: Option<Open>,
+    /// The number of the next segment.
+    next: u64,
+    /// Bytes a segment may hold.
     capacity: u64,
     /// Where the next group starts; everything of the segment before it is synced.
     at: u64,
@@ -152,37 +61,36 @@ pub(super) struct Writer {
     last_ms: u64,
     /// Whether the last group is not covered yet.
     uncovered: bool,
-    /// The segment got its last frame, but there is none to follow it yet.
-    ended: bool,
+}
+
+/// A segment, and the file it is written to.
+struct Open {
+    segment: Arc<Segment>,
+    file: Arc<dyn DiskFile>,
 }
 
 impl Writer {
-    /// A writer that goes on in a new segment, numbered `no`.
+    /// A writer that goes on in a new segment, numbered `next`, made when there is something to
+    /// write: a log that is only read takes no room, and a full disk keeps nobody from reading.
     pub(super) fn start(
         shared: Arc<Shared>,
         upkeep: Upkeep,
         random: Random,
-        no: u64,
+        next: u64,
         last_ms: u64,
-    ) -> Result<Self, NewSegmentError> {
-        // The floor is for records; without a segment there would not even be reads.
-        prepare_spare(&shared, 0)?;
-        let (segment, file) = new_segment(&shared, &random, no, last_ms)?;
-        shared.segments.write().push(segment.clone());
-        let capacity = shared.options.segment_bytes;
-        Ok(Self {
+    ) -> Self {
+        Self {
+            capacity: shared.options.segment_bytes,
             shared,
             upkeep,
             random,
-            segment,
-            file,
-            capacity,
+            open: None,
+            next,
             at: DATA_START,
             group: 0,
             last_ms,
             uncovered: false,
-            ended: false,
-        })
+        }
     }
 
     /// Works off the queue until it is closed and empty.
@@ -238,7 +146,7 @@ impl Writer {
             let bytes = frame_bytes(append.body_bytes());
             let next = group.last().map_or(self.at, |n| n.at + n.header.frame_bytes());
             let mut at = next;
-            if self.ended || next + bytes + RESERVED_BYTES > self.capacity {
+            if self.open.is_none() || next + bytes + RESERVED_BYTES > self.capacity {
                 self.flush(std::mem::take(&mut group));
                 ends.clear();
                 if let Err(e) = self.roll() {
@@ -316,7 +224,9 @@ impl Writer {
             Ok(synced) => {
                 self.at = end;
                 self.uncovered = true;
-                self.segment.last_ms.store(self.last_ms, Ordering::Release);
+                if let Some(open) = &self.open {
+                    open.segment.last_ms.store(self.last_ms, Ordering::Release);
+                }
                 if !planted(Bug::PublishBeforeSync) {
                     self.publish(&group);
                 }
@@ -347,7 +257,8 @@ impl Writer {
 
     fn write_group(&self, group: &[Numbered]) -> Result<(), LogError> {
         const PADDING: [u8; 8] = [0; 8];
-        let headers: Vec<_> = group.iter().map(|n| n.header.encode(self.segment.stamp)).collect();
+        let stamp = self.open()?.segment.stamp;
+        let headers: Vec<_> = group.iter().map(|n| n.header.encode(stamp)).collect();
         let mut buffers = Vec::with_capacity(group.len() * 4);
         for (numbered, header) in group.iter().zip(&headers) {
             let written = HEADER_BYTES + numbered.append.body_bytes();
@@ -366,12 +277,13 @@ impl Writer {
     }
 
     fn write(&self, buffers: &[IoSlice<'_>], at: u64) -> Result<(), LogError> {
-        match self.file.write_at(buffers, at) {
+        let open = self.open()?;
+        match open.file.write_at(buffers, at) {
             Ok(()) => Ok(()),
             // Nothing of it was acknowledged, and the next group is written over it.
             Err(e) if is_full(&e) => Err(LogError::Full),
             Err(e) => {
-                self.shared.fail(&format!("writing {}: {e}", self.segment.name()));
+                self.shared.fail(&format!("writing {}: {e}", open.segment.name()));
                 Err(LogError::Unavailable(format!("writing the log: {e}")))
             }
         }
@@ -382,12 +294,13 @@ impl Writer {
         if planted(Bug::SkipSync) && self.group.is_multiple_of(3) {
             return Ok(Synced::by_completed_sync());
         }
-        let mut done = self.file.sync();
+        let open = self.open()?;
+        let mut done = open.file.sync();
         if planted(Bug::RetrySync) {
-            done = done.or_else(|_| self.file.sync());
+            done = done.or_else(|_| open.file.sync());
         }
         if let Err(e) = done {
-            self.shared.fail(&format!("syncing {}: {e}", self.segment.name()));
+            self.shared.fail(&format!("syncing {}: {e}", open.segment.name()));
             return Err(LogError::Unavailable(format!("syncing the log: {e}")));
         }
         metrics::histogram!("hydrant_log_sync_seconds").record(start.elapsed().as_secs_f64());
@@ -420,7 +333,8 @@ impl Writer {
     }
 
     fn add_to_directory(&self, group: &[Numbered]) {
-        if let Frames::Memory { directory, .. } = &*self.segment.frames.read() {
+        let Some(open) = &self.open else { return };
+        if let Frames::Memory { directory, .. } = &*open.segment.frames.read() {
             let mut directory = directory.write();
             for numbered in group {
                 directory.add(numbered.append.shard, Entry::of(&numbered.header, numbered.at));
@@ -432,7 +346,7 @@ impl Writer {
     /// write that a crash cut short.
     fn cover(&mut self) {
         let fits = self.at + RESERVED_BYTES <= self.capacity;
-        if self.uncovered && !self.ended && fits && self.shared.check().is_ok() {
+        if self.uncovered && self.open.is_some() && fits && self.shared.check().is_ok() {
             self.group += 1;
             let frame = Header::mark(Kind::Cover, self.group, self.at);
             if self.write_mark(&frame).is_ok() {
@@ -451,7 +365,8 @@ impl Writer {
     }
 
     fn write_mark(&self, frame: &Header) -> Result<Synced, LogError> {
-        self.write(&[IoSlice::new(&frame.encode(self.segment.stamp))], self.at)?;
+        let frame = frame.encode(self.open()?.segment.stamp);
+        self.write(&[IoSlice::new(&frame)], self.at)?;
         self.sync()
     }
 
@@ -462,23 +377,29 @@ impl Writer {
         // Room first: a segment that is ended and has no successor takes nothing.
         let floor = self.shared.options.free_bytes_min;
         prepare_spare(&self.shared, floor).map_err(|e| self.roll_error(&e))?;
-        if !self.ended {
+        if self.open.is_some() {
             self.group += 1;
             self.write_mark(&Header::mark(Kind::End, self.group, self.at))?;
-            self.ended = true;
-            if let Frames::Memory { complete, .. } = &mut *self.segment.frames.write() {
+        }
+        if let Some(Open { segment, .. }) = self.open.take() {
+            if let Frames::Memory { complete, .. } = &mut *segment.frames.write() {
                 *complete = Some(self.at);
             }
+            self.upkeep.rolled();
         }
-        let no = self.segment.header.no + 1;
-        let (segment, file) = new_segment(&self.shared, &self.random, no, self.last_ms)
+        let (segment, file) = new_segment(&self.shared, &self.random, self.next, self.last_ms)
             .map_err(|e| self.roll_error(&e))?;
-        self.capacity = self.shared.options.segment_bytes;
         self.shared.segments.write().push(segment.clone());
-        (self.segment, self.file) = (segment, file);
-        (self.at, self.group, self.uncovered, self.ended) = (DATA_START, 0, false, false);
-        self.upkeep.rolled();
+        self.next += 1;
+        self.open = Some(Open { segment, file });
+        (self.at, self.group, self.uncovered) = (DATA_START, 0, false);
         Ok(())
+    }
+
+    /// The segment being written. The caller's duty: there is one, as [`Writer::commit`] sees to.
+    fn open(&self) -> Result<&Open, LogError> {
+        let none = || LogError::Unavailable("no segment is open".to_owned());
+        self.open.as_ref().ok_or_else(none)
     }
 
     fn roll_error(&self, error: &NewSegmentError) -> LogError {

@@ -80,7 +80,15 @@ impl DiskFile for FaultyFile {
 }
 
 fn open_faulty(bench: &Bench, segment_bytes: u64) -> (Arc<Log>, Arc<Faults>) {
-    let faults = Arc::new(Faults::default());
+    open_with(bench, segment_bytes, Faults::default())
+}
+
+fn open_full(bench: &Bench, segment_bytes: u64) -> (Arc<Log>, Arc<Faults>) {
+    open_with(bench, segment_bytes, Faults { full: AtomicBool::new(true), ..Faults::default() })
+}
+
+fn open_with(bench: &Bench, segment_bytes: u64, faults: Faults) -> (Arc<Log>, Arc<Faults>) {
+    let faults = Arc::new(faults);
     let fatal: Fatal = Arc::new({
         let faults = faults.clone();
         move |reason| faults.fatal.lock().push(reason.to_owned())
@@ -159,6 +167,34 @@ async fn a_full_disk_is_told_and_got_over() {
         assert_eq!(data(&log, A).await.unwrap(), want, "after opening again");
         close(log).await;
     }
+}
+
+#[tokio::test]
+async fn a_full_disk_keeps_nobody_from_starting_and_reading() {
+    let bench = Bench::new();
+    let log = bench.open(options(64 << 10));
+    log.create(A, DAY).await.unwrap();
+    log.create(B, DAY).await.unwrap();
+    put(&log, B, "idle").await;
+    for _ in 0..9 {
+        put(&log, A, &"x".repeat(10_000)).await;
+    }
+    close(log).await;
+    bench.files("idx").into_iter().for_each(|index| std::fs::remove_file(index).unwrap());
+    let (log, faults) = open_full(&bench, 64 << 10);
+    assert_eq!(data_len(&log).await, 9);
+    assert_eq!(data(&log, B).await.unwrap(), ["idle"]);
+    let refused = log.append(A, batch(&["refused"])).await;
+    assert_eq!(refused.err(), Some(LogError::Full));
+    faults.full.store(false, Ordering::SeqCst);
+    put(&log, A, "taken").await;
+    assert_eq!(data_len(&log).await, 10);
+    log.reclaim().await.unwrap();
+    assert!(bench.files("idx").len() >= 2, "the indexes are written once there is room");
+    close(log).await;
+    let log = bench.open(options(64 << 10));
+    assert_eq!((data_len(&log).await, data(&log, B).await.unwrap().len()), (10, 1));
+    close(log).await;
 }
 
 async fn data_len(log: &Log) -> usize {

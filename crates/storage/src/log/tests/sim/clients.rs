@@ -255,7 +255,7 @@ async fn drop_shard() {
 
 async fn locate() {
     let (sim, Some(shard)) = (sim(), some_shard()) else { return };
-    let time = sim.clock.now().minus(hours(sim.draw.below(40)));
+    let time = sim.clock.bounds().0.minus(hours(sim.draw.below(40)));
     let found = sim.log().locate(ShardUid(shard), time).await;
     if sim.is_over() {
         return;
@@ -267,17 +267,18 @@ async fn locate() {
     }
 }
 
-/// The clock goes on, a little or a lot, or is set back.
+/// The clock goes on, a little or a lot, is set back, or leaps a year ahead until the next time.
 pub(super) fn step_clock() {
     let sim = sim();
     let by = Duration::from_millis(sim.draw.below(7_200_000));
-    let now = sim.clock.now();
-    sim.clock.set(match sim.draw.below(10) {
-        0 => now.minus(hours(24)),
-        1 => now.minus(by),
-        2 => now.plus(hours(sim.draw.below(30))),
-        _ => now.plus(by),
-    });
-    sim.note(format_args!("clock {}", sim.clock.now()));
-    sim.model.borrow_mut().clock(sim.clock.now());
+    let clock = &sim.clock;
+    clock.right();
+    match sim.draw.below(10) {
+        0 => clock.wall.set(clock.now().minus(hours(24))),
+        1 => clock.wall.set(clock.now().minus(by)),
+        2 => clock.pass(hours(sim.draw.below(30))),
+        3 => clock.leap(hours(24 * 365)),
+        _ => clock.pass(by),
+    }
+    sim.tell_time();
 }

@@ -35,7 +35,7 @@ pub(super) fn scenario(sim: &Rc<Sim>) {
 
 #[test]
 fn a_power_cut_at_every_operation_loses_nothing() {
-    let wanted = setting("HYDRANT_CRASHES", 20_000);
+    let wanted = setting("HYDRANT_CRASHES", 200_000);
     let first = setting("HYDRANT_SEED_FIRST", 1);
     let (mut crashes, mut seed) = (0, first);
     while crashes < wanted {

@@ -141,7 +141,7 @@ struct Sim {
     /// For the crashes that are tried beside the run, so that they do not change it.
     image_draw: Draw,
     random: Random,
-    clock: Arc<ManualClock>,
+    clock: Arc<SimClock>,
     disk: RefCell<SimDisk>,
     control: RefCell<SimControl>,
     model: RefCell<Model>,
@@ -205,7 +205,7 @@ impl Sim {
             next_producer: Cell::new(0),
             draw,
         });
-        sim.model.borrow_mut().clock(sim.clock.now());
+        sim.tell_time();
         SIM.set(Some(sim.clone()));
         script(&sim);
         sim.end_process();
@@ -222,6 +222,13 @@ impl Sim {
 
     fn disk(&self) -> SimDisk {
         self.disk.borrow().clone()
+    }
+
+    /// Tells the model what time it may be taken for.
+    fn tell_time(&self) {
+        let (from, to) = self.clock.bounds();
+        self.note(format_args!("clock {from} to {to}"));
+        self.model.borrow_mut().clock(from, to);
     }
 
     fn note(&self, what: std::fmt::Arguments<'_>) {
@@ -302,6 +309,9 @@ impl Sim {
     /// Ends the process as a crash does, and leaves its disk to the next.
     fn crash(&self, power_cut: bool) {
         self.note(format_args!("crash {power_cut}"));
+        // A process has nothing but the clock to believe when it starts.
+        self.clock.right();
+        self.tell_time();
         if self.disk.borrow().has_retried() {
             self.broken("a failed sync was tried again".to_owned());
         }
@@ -479,7 +489,7 @@ impl Sim {
         let dir = LogDir { disk: Arc::new(disk.clone()), path: "log".into() };
         let control = Arc::new(control.clone());
         let random = Random::from_seed(disk.operations());
-        let clock = self.clock.clone();
+        let clock = self.clock.righted();
         Log::assemble(None, dir, self.options(), control, clock, &random, Arc::new(|_| {}))
             .map_err(|e| format!("refused to start: {e}"))
     }
@@ -508,6 +518,65 @@ fn put_one_each(log: &Arc<Log>, writer: &mut Writer, model: &Model) -> Result<()
         }
     }
     Ok(())
+}
+
+/// A clock that is set back and leaps ahead, over a count of time that does neither.
+struct SimClock {
+    start: Timestamp,
+    wall: ManualClock,
+    uptime: SyncMutex<Duration>,
+    /// What it showed before it leapt.
+    leapt: SyncMutex<Option<Timestamp>>,
+}
+
+impl Default for SimClock {
+    fn default() -> Self {
+        let wall = ManualClock::default();
+        Self { start: wall.now(), wall, uptime: SyncMutex::default(), leapt: SyncMutex::default() }
+    }
+}
+
+impl SimClock {
+    fn pass(&self, by: Duration) {
+        *self.uptime.lock() += by;
+        self.wall.advance(by);
+    }
+
+    fn leap(&self, by: Duration) {
+        *self.leapt.lock() = Some(self.wall.now());
+        self.wall.advance(by);
+    }
+
+    /// The clock as it was before it leapt.
+    fn righted(&self) -> Arc<dyn Clock> {
+        let now = self.leapt.lock().unwrap_or_else(|| self.now());
+        Arc::new(ManualClock::new(now))
+    }
+
+    /// Sets right a clock that leapt.
+    fn right(&self) {
+        if let Some(before) = self.leapt.lock().take() {
+            self.wall.set(before);
+        }
+    }
+
+    /// The least and the most that a log may take the time for.
+    fn bounds(&self) -> (Timestamp, Timestamp) {
+        match *self.leapt.lock() {
+            Some(before) => (before, self.start.plus(*self.uptime.lock())),
+            None => (self.now(), self.now()),
+        }
+    }
+}
+
+impl Clock for SimClock {
+    fn now(&self) -> Timestamp {
+        self.wall.now()
+    }
+
+    fn uptime(&self) -> Option<Duration> {
+        Some(*self.uptime.lock())
+    }
 }
 
 /// A number from the environment, for longer runs.

@@ -93,8 +93,8 @@ impl Mark {
 pub(super) struct Model {
     pub(super) shards: BTreeMap<u64, ShardModel>,
     batches: u64,
-    /// What the clock has shown.
-    times: Vec<Timestamp>,
+    /// What the time may have been taken for.
+    times: Vec<(Timestamp, Timestamp)>,
     /// How many may be freeing segments.
     pub(super) reclaims: u32,
     pub(super) acknowledged: u64,
@@ -103,18 +103,18 @@ pub(super) struct Model {
 }
 
 /// The horizon a shard has at least, and at most, since the mark.
-fn horizons(state: &ShardModel, times: &[Timestamp], mark: &Mark) -> (u64, u64) {
+fn horizons(state: &ShardModel, times: &[(Timestamp, Timestamp)], mark: &Mark) -> (u64, u64) {
     let times = &times[mark.times..];
     let retentions = || state.retentions[mark.retentions..].iter().flatten().copied();
-    let expired = |now: Option<&Timestamp>, of: Option<Duration>| {
-        RecordIndex::at(now.copied().unwrap_or_default().minus(of.unwrap_or_default())).0
+    let expired = |now: Option<Timestamp>, of: Option<Duration>| {
+        RecordIndex::at(now.unwrap_or_default().minus(of.unwrap_or_default())).0
     };
-    let least = expired(times.iter().min(), retentions().max()).max(mark.trimmed);
-    let most = expired(times.iter().max(), retentions().min());
+    let least = expired(times.iter().map(|t| t.0).min(), retentions().max()).max(mark.trimmed);
+    let most = expired(times.iter().map(|t| t.1).max(), retentions().min());
     (least, most.max(state.trimmed_maybe).max(state.trimmed))
 }
 
-fn mark_of(state: &ShardModel, times: &[Timestamp]) -> Mark {
+fn mark_of(state: &ShardModel, times: &[(Timestamp, Timestamp)]) -> Mark {
     Mark {
         times: times.len() - 1,
         retentions: state.retentions.len() - 1,
@@ -266,9 +266,9 @@ impl Model {
         Ok(())
     }
 
-    /// What the clock shows from now on.
-    pub(super) fn clock(&mut self, now: Timestamp) {
-        self.times.push(now);
+    /// What the time may be taken for from now on.
+    pub(super) fn clock(&mut self, from: Timestamp, to: Timestamp) {
+        self.times.push((from, to));
         if self.reclaims > 0 {
             self.reclaimed();
         }
@@ -409,7 +409,7 @@ fn check_tail(
     shard: u64,
     state: &ShardModel,
     tail: Tail,
-    times: &[Timestamp],
+    times: &[(Timestamp, Timestamp)],
     mark: &Mark,
 ) -> Result<(), Violation> {
     let (least, most) = horizons(state, times, mark);

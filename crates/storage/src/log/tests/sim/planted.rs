@@ -6,7 +6,7 @@ use crate::planted::{Bug, plant};
 /// Seeds that a bug has time for.
 const SEEDS_MAX: u64 = 1_000;
 
-const BUGS: [Bug; 16] = [
+const BUGS: [Bug; 17] = [
     Bug::SkipSync,
     Bug::AckBeforeSync,
     Bug::PublishBeforeSync,
@@ -23,6 +23,7 @@ const BUGS: [Bug; 16] = [
     Bug::RecoverUnsynced,
     Bug::SpareTwice,
     Bug::EndsForgotten,
+    Bug::FollowLeap,
 ];
 
 /// How many seeds it takes to find the bug, and what is found.
