@@ -112,7 +112,7 @@ def test_wal_level_is_not_logical(start_postgres, on):
     eventually(lambda: "restart PostgreSQL" in source.report()["reason"]
                and "ALTER SYSTEM" not in source.report()["reason"], 40)
     pg.restart()
-    source.until("streaming", 45)
+    source.until("streaming", 75)
 
 
 def test_a_role_that_may_not(start_postgres, on):
@@ -244,7 +244,7 @@ def test_a_slot_that_is_busy(start_postgres, on):
     time.sleep(2)
     assert pg.slot(slot)["active_pid"] == pid, "the other program was thrown out"
     other.finish()
-    source.until("streaming", 40)
+    source.until("streaming", 60)
     pg.execute("INSERT INTO t VALUES (1, 'x')")
     whole(source)
 
@@ -317,7 +317,7 @@ def test_connections_that_are_cut(start_postgres, on):
             stop.set()
             writer.join(20)
         assert proxy.cuts >= 4
-        source.until("streaming", 40)
+        source.until("streaming", 60)
         whole(source)
         assert source.report()["reconnects"] >= 4
         stamps = [c["source"]["seq"] for c in source.changes()]
