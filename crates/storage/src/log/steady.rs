@@ -11,6 +11,8 @@ use crate::planted::{Bug, planted};
 
 /// How far ahead of the time that has passed a clock may be and still be followed.
 const LEAP_MAX: Duration = Duration::from_secs(3_600);
+/// How far the clock may have gone on since it was believed without the time being counted.
+const UNCOUNTED: Duration = Duration::from_secs(1);
 /// How long a clock that leapt has to stay there before it is followed.
 const TRUSTED_AFTER: Duration = Duration::from_secs(600);
 
@@ -34,6 +36,12 @@ struct Trusted {
     leapt: Option<Duration>,
 }
 
+impl Trusted {
+    fn is_just_before(&self, now: Timestamp) -> bool {
+        self.leapt.is_none() && (self.shown..=self.shown.plus(UNCOUNTED)).contains(&now)
+    }
+}
+
 impl Steady {
     /// A clock that believes what `clock` shows at its first look.
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
@@ -43,9 +51,12 @@ impl Steady {
 
 impl Clock for Steady {
     fn now(&self) -> Timestamp {
-        let (now, uptime) = (self.clock.now(), self.clock.uptime());
-        let Some(uptime) = uptime else { return now };
+        let now = self.clock.now();
         let mut state = self.state.lock();
+        if state.is_some_and(|trusted| trusted.is_just_before(now)) {
+            return now;
+        }
+        let Some(uptime) = self.clock.uptime() else { return now };
         let trusted = state.get_or_insert(Trusted { shown: now, uptime, leapt: None });
         let expected = trusted.shown.plus(uptime.saturating_sub(trusted.uptime));
         if now <= expected.plus(LEAP_MAX) || planted(Bug::FollowLeap) {
