@@ -4,6 +4,7 @@
 //! before a row names it, so whoever sees the row finds the key.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use hydrant_core::Timestamp;
 use hydrant_core::catalog::{Held, Stream, StreamCatalog, StreamState};
@@ -18,6 +19,7 @@ use serde::Deserialize;
 use crate::Kinesis;
 use crate::change::{ATTEMPTS_MAX, crowded_out};
 use crate::error::Error;
+use crate::lifecycle::NOT_YET;
 use crate::streams::{Named, StreamKey};
 use crate::validate::{Checks, KEY_ID};
 
@@ -82,8 +84,8 @@ fn read<'a>(kinesis: &Kinesis, call: &'a Call) -> Result<(StreamKey, Text<'a>), 
 /// Times that encryption may be started in a day, and stopped (AWS).
 const CHANGES_MAX: usize = 25;
 
-/// Runs `StartStreamEncryption`: new records are encrypted with a new data key, from the end of
-/// UPDATING on.
+/// Runs `StartStreamEncryption`: new records are encrypted with a new data key. UPDATING ends once all
+/// of them are: [`Kinesis::begin_encryption`] goes on from here.
 pub(crate) async fn start(kinesis: &Kinesis, call: &Call) -> Result<(), Error> {
     let (id, key_id) = read(kinesis, call)?;
     for _ in 0..ATTEMPTS_MAX {
@@ -91,6 +93,7 @@ pub(crate) async fn start(kinesis: &Kinesis, call: &Call) -> Result<(), Error> {
         let stream = &held.stream;
         let known = stream.settings.encryption.as_ref().map_or(0, |e| e.keys.len());
         let (mut next, gone) = changed(kinesis, &held);
+        next.state = StreamState::Updating(NOT_YET);
         let starts = &mut next.settings.encryption_starts;
         kinesis.allow_change(&call.operation, &id, starts, CHANGES_MAX)?;
         if known - gone.len() >= DATA_KEYS_MAX {
@@ -160,7 +163,50 @@ fn changed(kinesis: &Kinesis, held: &Held) -> (Stream, Vec<DataKeyId>) {
     (next, gone)
 }
 
+/// Pause between two looks at whether the puts that are waited for have ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
 impl Kinesis {
+    /// Goes on with a stream whose encryption was started. When its time has come, puts to come
+    /// encrypt, whatever the clock does then; when those begun before have ended, the stream is
+    /// ACTIVE. So nothing is stored plain in a stream that was seen ACTIVE and encrypted.
+    pub(crate) async fn begin_encryption(
+        &self,
+        mut held: Held,
+    ) -> Result<Option<Timestamp>, Error> {
+        let now = self.clock.now();
+        let from = held.stream.settings.encryption.as_ref().map_or(Timestamp::ZERO, |e| e.from);
+        // Not even a clock that was set back makes it wait longer than a delay.
+        if now < from && from <= now.plus(self.options.update_delay) {
+            return Ok(Some(from));
+        }
+        if from > Timestamp::ZERO {
+            let mut next = Stream::clone(&held.stream);
+            if let Some(encryption) = &mut next.settings.encryption {
+                encryption.from = Timestamp::ZERO;
+            }
+            held = match self.catalog.put(next, Some(held.version)).await {
+                Ok(held) => held,
+                Err(ControlError::Conflict { .. }) => return Ok(Some(now)),
+                Err(e) => return Err(e.into()),
+            };
+        }
+        let key = held.stream.encryption(now).map(|with| with.data_key);
+        if let Some(key) = key {
+            let mut beginning = self.beginning.lock();
+            let earlier = beginning.entry(key).or_insert_with(|| self.puts.before_now());
+            if !earlier.have_ended() {
+                return Ok(Some(now.plus(LOOK_AGAIN)));
+            }
+            beginning.remove(&key);
+        }
+        let next = Stream { state: StreamState::Active, ..Stream::clone(&held.stream) };
+        match self.catalog.put(next, Some(held.version)).await {
+            Ok(_) | Err(ControlError::Conflict { .. }) => Ok(Some(now)),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     /// The key that records put into the stream now are encrypted with, if they are. A key that cannot
     /// be used is one of the KMS exceptions.
     pub(crate) fn data_key(&self, stream: &Stream) -> Result<Option<DataKeyId>, Error> {
@@ -184,6 +230,9 @@ impl Kinesis {
     /// Forgets the keys of a stream that is gone.
     pub(crate) fn forget_keys(&self, gone: &Stream) {
         let keys = gone.settings.encryption.iter().flat_map(|e| &e.keys);
-        keys.for_each(|(key, _)| self.vault.forget(key.id));
+        for (key, _) in keys {
+            self.beginning.lock().remove(&key.id);
+            self.vault.forget(key.id);
+        }
     }
 }

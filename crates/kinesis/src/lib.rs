@@ -37,15 +37,17 @@ mod tags;
 mod tests;
 mod throttle;
 mod token;
+mod under_way;
 mod validate;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use hydrant_core::catalog::StreamCatalog;
 use hydrant_core::control::{ControlError, ControlStore};
+use hydrant_core::encryption::DataKeyId;
 use hydrant_core::log::LogEngine;
 use hydrant_core::names::{Scope, StreamName};
 use hydrant_core::{Clock, Random};
@@ -62,6 +64,7 @@ use crate::room::Room;
 use crate::seal::Sealer;
 use crate::subscription::Fanout;
 use crate::throttle::Throttle;
+use crate::under_way::{Earlier, PutsUnderWay};
 
 /// What an operator may set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,6 +138,9 @@ pub struct Kinesis {
     creating: tokio::sync::Mutex<()>,
     /// Held while a retention changes, so that log and row end up saying the same.
     retaining: tokio::sync::Mutex<()>,
+    puts: PutsUnderWay,
+    /// By the data key that a stream begins to use: the puts that do not know of it.
+    beginning: Mutex<HashMap<DataKeyId, Earlier>>,
 }
 
 /// Streams whose state somebody has to move on.
@@ -166,7 +172,7 @@ impl Kinesis {
         encryption::load(&vault, &catalog);
         let policies = Policies::of(&catalog);
         let sealer = Sealer::open(control.as_ref(), &random).await?;
-        let pending = Mutex::new(lifecycle::unfinished(&catalog));
+        let pending = Mutex::new(lifecycle::unfinished(&catalog, clock.now()));
         let attention = Arc::new(Attention { pending, wake: Notify::new() });
         let throttle = Throttle::new(Arc::clone(&clock));
         let (creating, retaining) = Default::default();
@@ -190,6 +196,8 @@ impl Kinesis {
             policies,
             creating,
             retaining,
+            puts: PutsUnderWay::default(),
+            beginning: Mutex::default(),
         })
     }
 

@@ -30,9 +30,14 @@ pub(crate) const CALLS_AT_ONCE: usize = 64;
 const RETRY_MS: u64 = 1_000;
 
 /// Every stream whose state does not end by time alone, or that has shards which will expire.
-pub(crate) fn unfinished(catalog: &StreamCatalog) -> BTreeSet<(Scope, StreamName)> {
+pub(crate) fn unfinished(catalog: &StreamCatalog, now: Timestamp) -> BTreeSet<(Scope, StreamName)> {
     let waits = |s: &Stream| {
-        let state = matches!(s.state, StreamState::Creating(NOT_YET) | StreamState::Deleting(_));
+        let state = match s.state {
+            StreamState::Active => false,
+            StreamState::Creating(until) => until == NOT_YET,
+            StreamState::Updating(until) => now < until,
+            StreamState::Deleting(_) => true,
+        };
         let shards = s.capacity.reshard.is_some() || !s.capacity.expired.is_empty();
         state || shards || s.shards.iter().any(|shard| !shard.is_open())
     };
@@ -106,7 +111,26 @@ impl Kinesis {
                 Ok(self.catalog.get(scope, name).map(|_| now))
             }
             _ if held.stream.capacity.reshard.is_some() => self.finish_reshard(&held).await,
+            StreamState::Updating(NOT_YET) => self.begin_encryption(held).await,
+            StreamState::Updating(until) if now < until => self.finish_update(&held, until).await,
             _ => self.expire_shards(&held).await,
+        }
+    }
+
+    /// A change is over when its time is. It lasts no longer because the clock was set back.
+    async fn finish_update(
+        &self,
+        held: &Held,
+        until: Timestamp,
+    ) -> Result<Option<Timestamp>, Error> {
+        let now = self.clock.now();
+        if until <= now.plus(self.options.update_delay) {
+            return Ok(Some(until));
+        }
+        let next = Stream { state: StreamState::Active, ..Stream::clone(&held.stream) };
+        match self.catalog.put(next, Some(held.version)).await {
+            Ok(_) | Err(ControlError::Conflict { .. }) => Ok(Some(now)),
+            Err(e) => Err(e.into()),
         }
     }
 

@@ -72,6 +72,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     };
     let explicit = put::hash_key(explicit)?;
     let id = kinesis.named(call, &named)?;
+    let _under_way = kinesis.puts.begin();
     let held = kinesis.usable(&id)?;
     if let Some(text) = ordering {
         check_ordering(kinesis, &id, text)?;

@@ -77,6 +77,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     let bytes: usize = entries.iter().map(|e| e.size_bytes()).sum();
     // AWS reads the whole request before it checks any of it or looks for the stream.
     let blobs = || entries.iter().filter_map(|entry| entry.data.as_ref());
+    let _under_way = kinesis.puts.begin();
     let found = find(kinesis, call, &request, &entries, bytes);
     let held = found.map_err(|e| put::unreadable(blobs()).unwrap_or(e))?;
     let data_key = kinesis.data_key(&held.stream)?;

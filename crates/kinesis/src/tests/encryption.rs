@@ -2,6 +2,7 @@
 
 use hydrant_core::log::{ReadLimit, ShardUid};
 use hydrant_core::sequence::RecordIndex;
+use hydrant_testkit::FaultyLog;
 
 use super::*;
 
@@ -18,8 +19,9 @@ async fn stop(world: &World, stream: &str, key_id: &str) -> Result<Value, (Strin
 }
 
 /// Waits until the stream is ACTIVE again.
-fn settle(world: &World) {
+async fn settle(world: &World) {
     world.clock.advance(Duration::from_millis(20));
+    world.kinesis.settle().await;
 }
 
 async fn summary(world: &World) -> Value {
@@ -63,7 +65,7 @@ async fn records_are_encrypted_while_it_is_on_and_readable_for_ever() {
     // As with AWS, not before the stream is ACTIVE again.
     assert_eq!(summary(&world).await["StreamStatus"], "UPDATING");
     assert_eq!(put_one(&world, "plain two").await.get("EncryptionType"), None);
-    settle(&world);
+    settle(&world).await;
     let shown = summary(&world).await;
     assert_eq!((&shown["EncryptionType"], &shown["KeyId"]), (&json!("KMS"), &json!(KMS)));
     assert_eq!(put_one(&world, "secret one").await["EncryptionType"], "KMS");
@@ -71,12 +73,12 @@ async fn records_are_encrypted_while_it_is_on_and_readable_for_ever() {
     assert_eq!(world.ok("PutRecord", body).await["EncryptionType"], "KMS");
     // Again, under another key: a new data key, and the records of the old one stay readable.
     start(&world, "s", "alias/orders").await.unwrap();
-    settle(&world);
+    settle(&world).await;
     assert_eq!(summary(&world).await["KeyId"], "alias/orders");
     put_one(&world, "secret three").await;
     stop(&world, "s", "arn:aws:kms:us-east-1:000000000000:alias/orders").await.unwrap();
     assert_eq!(put_one(&world, "secret four").await["EncryptionType"], "KMS");
-    settle(&world);
+    settle(&world).await;
     assert_eq!(put_one(&world, "plain three").await.get("EncryptionType"), None);
     let shown = summary(&world).await;
     assert_eq!((&shown["EncryptionType"], shown.get("KeyId")), (&json!("NONE"), None));
@@ -104,7 +106,7 @@ async fn without_its_key_a_stream_answers_with_the_exceptions_of_kms() {
     world.create("s", 1).await;
     put_one(&world, "plain").await;
     start(&world, "s", "alias/orders").await.unwrap();
-    settle(&world);
+    settle(&world).await;
     put_one(&world, "secret").await;
     let cases = [
         (None, "alias/orders", "KMSNotFoundException"),
@@ -181,7 +183,7 @@ async fn requests_are_checked() {
     assert_eq!(summary(&world).await["StreamStatus"], "ACTIVE", "nothing to stop");
     start(&world, "s", KMS).await.unwrap();
     assert_eq!(start(&world, "s", KMS).await.unwrap_err().0, "ResourceInUseException");
-    settle(&world);
+    settle(&world).await;
     assert_eq!(stop(&world, "s", "alias/orders").await.unwrap_err().0, "InvalidArgumentException");
 }
 
@@ -197,14 +199,92 @@ async fn keys_that_no_record_can_need_are_dropped() {
     };
     for _ in 0..3 {
         start(&world, "s", KMS).await.unwrap();
-        settle(&world);
+        settle(&world).await;
     }
     assert_eq!(keys().await, 3);
     world.clock.advance(Duration::from_secs(8_761 * 3_600));
     start(&world, "s", KMS).await.unwrap();
     // The one in use until now, and the new one.
     assert_eq!(keys().await, 2);
-    settle(&world);
+    settle(&world).await;
     assert_eq!(put_one(&world, "secret").await["EncryptionType"], "KMS");
     assert_eq!(records(&world).await.last().unwrap().0, "secret");
+}
+
+#[tokio::test]
+async fn no_put_is_stored_plain_once_the_stream_is_shown_as_encrypted() {
+    let clock = Arc::new(ManualClock::default());
+    let gate = Arc::new(tokio::sync::RwLock::new(()));
+    let passing = Arc::clone(&gate);
+    let log = Arc::new(MemoryLog::new(clock.clone()));
+    let log = Arc::new(FaultyLog::appending(log, move |log, shard, batch| {
+        let gate = Arc::clone(&passing);
+        Box::pin(async move {
+            let _passed = gate.read().await;
+            log.append(shard, batch).await
+        })
+    }));
+    let world = World::on(clock, log, Arc::new(MemoryControl::new())).await;
+    world.create("s", 1).await;
+    start(&world, "s", KMS).await.unwrap();
+    // The second time it is encrypted already, under another key.
+    for encrypted in [false, true] {
+        let held = gate.write().await;
+        let before = put_one(&world, "plain");
+        let waits = async {
+            tokio::task::yield_now().await;
+            for _ in 0..3 {
+                settle(&world).await;
+                assert_eq!(summary(&world).await["StreamStatus"], "UPDATING");
+            }
+            let after = put_one(&world, "secret");
+            let releases = async {
+                tokio::task::yield_now().await;
+                drop(held);
+            };
+            assert_eq!(tokio::join!(after, releases).0["EncryptionType"], "KMS");
+        };
+        let (before, ()) = tokio::join!(before, waits);
+        assert_eq!(before.get("EncryptionType").is_some(), encrypted);
+        settle(&world).await;
+        assert_eq!(summary(&world).await["StreamStatus"], "ACTIVE");
+        assert_eq!(summary(&world).await["EncryptionType"], "KMS");
+        if !encrypted {
+            assert!(holds(&bytes_below(&world).await, "plain"));
+            start(&world, "s", "alias/orders").await.unwrap();
+        }
+    }
+    assert!(!holds(&bytes_below(&world).await, "secret"));
+}
+
+#[tokio::test]
+async fn a_start_that_a_stop_interrupts_is_finished_by_the_next_process() {
+    let world = World::new().await;
+    world.create("s", 1).await;
+    start(&world, "s", KMS).await.unwrap();
+    let world = world.restart().await;
+    assert_eq!(summary(&world).await["StreamStatus"], "UPDATING");
+    settle(&world).await;
+    assert_eq!(summary(&world).await["StreamStatus"], "ACTIVE");
+    assert_eq!(put_one(&world, "secret").await["EncryptionType"], "KMS");
+    assert!(!holds(&bytes_below(&world).await, "secret"));
+}
+
+#[tokio::test]
+async fn a_clock_set_back_neither_keeps_a_stream_updating_nor_its_records_plain() {
+    let world = World::new().await;
+    world.create("s", 1).await;
+    world.clock.advance(Duration::from_secs(86_400));
+    let now = world.clock.now();
+    start(&world, "s", KMS).await.unwrap();
+    world.clock.set(now.minus(Duration::from_secs(3_600)));
+    world.kinesis.settle().await;
+    assert_eq!(summary(&world).await["StreamStatus"], "ACTIVE");
+    assert_eq!(put_one(&world, "secret").await["EncryptionType"], "KMS");
+    // A change that ends by time alone.
+    let body = json!({ "StreamName": "s", "RetentionPeriodHours": 48 });
+    world.ok("IncreaseStreamRetentionPeriod", body).await;
+    world.clock.set(now.minus(Duration::from_secs(7_200)));
+    world.kinesis.settle().await;
+    assert_eq!(summary(&world).await["StreamStatus"], "ACTIVE");
 }
