@@ -9,7 +9,9 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use hydrant_core::catalog::{Shard, ShardId, Stream, StreamCatalog, StreamStatus};
+use hydrant_core::catalog::{
+    Held, Shard, ShardId, Stream, StreamCatalog, StreamState, StreamStatus,
+};
 use hydrant_core::clock::{Clock, Timestamp};
 use hydrant_core::log::{LogEngine, LogError, ReadLimit, ShardUid, Tail};
 use hydrant_core::sequence::RecordIndex;
@@ -111,7 +113,11 @@ impl Tap {
                 parents: Vec::new(),
             }],
             Some(stream) => {
-                let held = streams.get(&self.stream.scope, stream);
+                // Shards that are not in the log yet would pass for shards that are gone.
+                let made = |held: &Held| {
+                    !matches!(held.stream.state, StreamState::Creating(Timestamp::MAX))
+                };
+                let held = streams.get(&self.stream.scope, stream).filter(made);
                 let known = |stream: &Stream| {
                     stream.shards.iter().map(|shard| Known::of(stream, shard)).collect()
                 };

@@ -7,7 +7,8 @@ use crate::clock::Timestamp;
 /// What a stream is doing, with the moment at which that ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StreamState {
-    /// Being made; active from this moment on.
+    /// Being made; active from this moment on, which is [`Timestamp::MAX`] until its shards are in the
+    /// log.
     Creating(Timestamp),
     /// Ready.
     Active,

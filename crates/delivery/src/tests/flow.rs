@@ -56,6 +56,20 @@ async fn an_interval_of_zero_delivers_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_is_read_from_when_its_shards_are_in_the_log() {
+    let world = World::new().await;
+    let stream = world.begin_stream("tweets", 2).await;
+    let delivery = world.start().await;
+    delivery.create("lake", 5, 1, from_stream("tweets")).await;
+    sleep(SECOND).await;
+    world.finish_stream(&stream).await;
+    world.append(stream.shards[0].uid, "a").await;
+    world.append(stream.shards[1].uid, "b").await;
+    sleep(2 * SECOND).await;
+    assert_eq!(world.bodies().concat().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_shards_of_a_stream_share_an_object() {
     let world = World::new().await;
     let stream = world.stream("tweets", 2).await;

@@ -152,6 +152,12 @@ impl World {
 
     /// Makes a stream with this many shards.
     pub(crate) async fn stream(&self, name: &str, shards: u32) -> Stream {
+        let stream = self.begin_stream(name, shards).await;
+        self.finish_stream(&stream).await
+    }
+
+    /// Makes a stream as far as its row: its shards are not in the log.
+    pub(crate) async fn begin_stream(&self, name: &str, shards: u32) -> Stream {
         let uids = self.streams.allocate_shards(shards).await.unwrap();
         let now = self.clock.now();
         let shards: Vec<Shard> = HashRange::split_evenly(shards)
@@ -160,14 +166,11 @@ impl World {
             .enumerate()
             .map(|(n, (range, uid))| shard(n as u32, uid, range, now, None))
             .collect();
-        for shard in &shards {
-            self.log.create(shard.uid, DAY).await.unwrap();
-        }
         let stream = Stream {
             scope: self.scope.clone(),
             name: name.parse().unwrap(),
             created: now,
-            state: StreamState::Active,
+            state: StreamState::Creating(Timestamp::MAX),
             mode: StreamMode::Provisioned,
             retention_hours: 24,
             shards,
@@ -178,6 +181,17 @@ impl World {
             consumers: Vec::new(),
         };
         self.streams.put(stream.clone(), None).await.unwrap();
+        stream
+    }
+
+    /// Puts a stream's shards into the log, and has it ACTIVE.
+    pub(crate) async fn finish_stream(&self, stream: &Stream) -> Stream {
+        for shard in &stream.shards {
+            self.log.create(shard.uid, DAY).await.unwrap();
+        }
+        let seen = self.streams.get(&self.scope, &stream.name).unwrap().version;
+        let stream = Stream { state: StreamState::Active, ..stream.clone() };
+        self.streams.put(stream.clone(), Some(seen)).await.unwrap();
         stream
     }
 
