@@ -23,7 +23,9 @@ pub(super) async fn client(
     clock: Arc<dyn Clock>,
 ) -> Result<Option<Arc<ClientConfig>>, ServerError> {
     let given = connection.ssl_authority.as_deref();
-    let names = match (connection.ssl_mode, given) {
+    let provider = Arc::new(ring::default_provider());
+    let lenient = |chain| Arc::new(Lenient { chain, provider: provider.clone() });
+    let verifier: Arc<dyn ServerCertVerifier> = match (connection.ssl_mode, given) {
         (SslMode::Disable, None) => return Ok(None),
         (SslMode::Disable, Some(_)) => {
             return Err(refused(
@@ -32,27 +34,9 @@ pub(super) async fn client(
             ));
         }
         // As libpq does: an authority that is given is used.
-        (SslMode::Require, None) => None,
-        (SslMode::Require | SslMode::VerifyCa, _) => Some(Names::Any),
-        (SslMode::VerifyFull, _) => Some(Names::Host),
-    };
-    let provider = Arc::new(ring::default_provider());
-    let verifier: Arc<dyn ServerCertVerifier> = match names {
-        None => Arc::new(AnyCertificate(provider.clone())),
-        Some(names) => {
-            let roots = match given {
-                Some(pem) => given_roots(pem)?,
-                None => public_roots().await?,
-            };
-            let webpki =
-                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-                    .build()
-                    .map_err(|error| refused(&format!("no authority can be used: {error}")))?;
-            match names {
-                Names::Host => webpki,
-                Names::Any => Arc::new(AnyName(webpki)),
-            }
-        }
+        (SslMode::Require, None) => lenient(None),
+        (SslMode::Require | SslMode::VerifyCa, _) => lenient(Some(chain(given, &provider).await?)),
+        (SslMode::VerifyFull, _) => chain(given, &provider).await?,
     };
     let config = ClientConfig::builder_with_details(provider, Arc::new(Now(clock)))
         .with_safe_default_protocol_versions()
@@ -67,9 +51,18 @@ fn refused(text: &str) -> ServerError {
     ServerError::failed(Failure::Tls, text)
 }
 
-enum Names {
-    Any,
-    Host,
+/// Looks whether a chain of certificates leads to a given or a public authority, and to the host.
+async fn chain(
+    given: Option<&str>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, ServerError> {
+    let roots = match given {
+        Some(pem) => given_roots(pem)?,
+        None => public_roots().await?,
+    };
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .map_err(|error| refused(&format!("no authority can be used: {error}")))
 }
 
 fn given_roots(pem: &str) -> Result<RootCertStore, ServerError> {
@@ -117,11 +110,16 @@ impl TimeProvider for Now {
     }
 }
 
-/// `verify-ca`: whoever has a certificate of the authority is trusted, whatever its name.
+/// Trusts more than `verify-full` does: with a chain to look at, whoever has a certificate of the
+/// authority, whatever its name (`verify-ca`); without one, whoever owns the key of the certificate that
+/// is shown (`require`).
 #[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
+struct Lenient {
+    chain: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
+}
 
-impl ServerCertVerifier for AnyName {
+impl ServerCertVerifier for Lenient {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -130,9 +128,9 @@ impl ServerCertVerifier for AnyName {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
         // The chain is verified before the name, so a complaint about the name means a good chain.
-        match self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-        {
+        match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),
@@ -146,7 +144,8 @@ impl ServerCertVerifier for AnyName {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -155,49 +154,11 @@ impl ServerCertVerifier for AnyName {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
-}
-
-/// `require`: the server has to own its certificate's key, and that is all.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
