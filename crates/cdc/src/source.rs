@@ -22,6 +22,7 @@ use std::time::Duration;
 use hydrant_core::capture::MakeStream;
 use hydrant_core::catalog::StreamCatalog;
 use hydrant_core::control::{ControlError, ControlStore};
+use hydrant_core::encryption::Seal;
 use hydrant_core::log::LogEngine;
 use hydrant_core::{Clock, Random};
 use parking_lot::Mutex;
@@ -39,6 +40,8 @@ pub struct Ports {
     pub log: Arc<dyn LogEngine>,
     /// Where settings and progress are kept.
     pub control: Arc<dyn ControlStore>,
+    /// Encrypts passwords before they are kept there.
+    pub seal: Arc<dyn Seal>,
     /// The streams and their shards.
     pub streams: Arc<StreamCatalog>,
     /// The time of day.
@@ -106,7 +109,8 @@ impl Sources {
     /// Starts every source that is stored. Fails if the rows cannot be read. The caller's duty:
     /// [`Self::shutdown`] before the log is closed.
     pub async fn start(ports: Ports, options: Options) -> Result<Arc<Self>, ControlError> {
-        let store = Store::new(ports.control.clone());
+        let store = Store::new(ports.control.clone(), ports.seal.clone());
+        store.seal_again().await?;
         let inner = Arc::new(Inner {
             ports,
             options,

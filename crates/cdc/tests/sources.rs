@@ -27,7 +27,7 @@ use hydrant_core::log::{LogEngine, ReadLimit};
 use hydrant_core::names::{Scope, StreamName};
 use hydrant_core::sequence::RecordIndex;
 use hydrant_core::{Clock, Random};
-use hydrant_testkit::{MemoryControl, MemoryLog};
+use hydrant_testkit::{MemoryControl, MemoryLog, OpenSeal};
 use tokio::time::{Instant, sleep};
 
 use postgres::{PASSWORD, Postgres, secret};
@@ -132,6 +132,7 @@ impl World {
         let ports = Ports {
             log: self.log.clone(),
             control: self.control.clone(),
+            seal: Arc::new(OpenSeal),
             streams: streams.clone(),
             clock: self.clock.clone(),
             random: Arc::new(Random::from_seed(self.seed)),

@@ -22,8 +22,8 @@ pub use record::{
 };
 pub use report::{CapturedTable, Cut, Failure, PgColumn, SourceReport, SourceState, TableState};
 pub use settings::{
-    Connection, Envelope, OnSlotLoss, Oversize, PgTable, Secret, SecretText, SlotChoice,
-    SnapshotMode, SourceSettings, SourceTable, SslMode,
+    Connection, Envelope, OnSlotLoss, Oversize, PgTable, Secret, SecretReport, SecretText,
+    SlotChoice, SnapshotMode, SourceSettings, SourceTable, SslMode,
 };
 
 /// Most sources of an installation.
@@ -95,7 +95,8 @@ pub enum IfExists {
     Fail,
     /// The one that is there stays (`IF NOT EXISTS`).
     Keep,
-    /// The new one takes its place (`OR REPLACE`). A source that is replaced loses its slot.
+    /// The new one takes its place (`OR REPLACE`). A secret or a connection that says the same stays as
+    /// it is. A source that is replaced loses its slot.
     Replace,
 }
 
@@ -111,8 +112,8 @@ pub trait Capture: Send + Sync + 'static {
     /// Removes a secret that no connection uses. `false` if there is none.
     async fn drop_secret(&self, name: &str) -> Result<bool, CaptureError>;
 
-    /// Every secret by name. The caller's duty: never show the password.
-    async fn secrets(&self) -> Result<Vec<Secret>, CaptureError>;
+    /// Every secret by name, without its password.
+    async fn secrets(&self) -> Result<Vec<SecretReport>, CaptureError>;
 
     /// Stores a connection. Its secret must be there. Sources that use it connect so the next time.
     async fn create_connection(

@@ -1,11 +1,13 @@
-//! What a stream's row says of its encryption at rest: which data keys there are, wrapped, and which
-//! of them new records are encrypted with.
+//! Encryption at rest as rows say it: which data keys a stream has, wrapped, and which of them new
+//! records are encrypted with; and texts that are sealed, such as passwords.
 //!
-//! Nothing in here is secret: a wrapped key is of no use without the master key.
+//! Nothing in such a row is secret: a wrapped key is of no use without the master key, and a sealed
+//! text is of none without the key it was sealed with.
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::log::KeyError;
 
 /// A data key's name. Drawn at random from all there are, so that no two keys share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -51,4 +53,19 @@ impl Encryption {
     pub fn at(&self, now: Timestamp) -> Option<&KeyUse> {
         if now < self.from { self.before.as_ref() } else { self.with.as_ref() }
     }
+}
+
+/// Encrypts short texts on their way to the control store, and decrypts them again.
+pub trait Seal: Send + Sync + 'static {
+    /// The text, encrypted. `what` is what it belongs to, such as a row's key: it opens under that only,
+    /// so that no row can take another's. The caller's duty: the text itself goes nowhere.
+    fn seal(&self, what: &str, text: &str) -> Result<String, KeyError>;
+
+    /// The text again. Fails if the key it was sealed with is not at hand or is another one, or if the
+    /// sealed text is not as it was.
+    fn open(&self, what: &str, sealed: &str) -> Result<String, KeyError>;
+
+    /// Whether a text is sealed with the key that [`Self::seal`] takes now. The caller's duty: at the
+    /// start, seal those again that are not.
+    fn is_current(&self, sealed: &str) -> bool;
 }

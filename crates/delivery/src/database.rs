@@ -6,7 +6,7 @@
 //! watermarks, and it connects to the endpoint itself, so it makes no PrivateLink.
 
 use hydrant_core::arn::Arn;
-use hydrant_core::capture::{PgTable, SOURCE_TABLES_MAX, Secret, SourceTable, SslMode};
+use hydrant_core::capture::{PgTable, SOURCE_TABLES_MAX, SecretReport, SourceTable, SslMode};
 use hydrant_core::names::{Scope, StreamName};
 use serde::{Deserialize, Serialize};
 
@@ -142,7 +142,7 @@ impl DatabaseConfiguration {
     /// What to connect to and to capture; `secrets` are those there are. Completes the members with
     /// the default that is shown. An error says which member cannot be, in AWS's words for what AWS
     /// refuses too.
-    pub(crate) fn plan(&mut self, scope: &Scope, secrets: &[Secret]) -> Result<Plan, Error> {
+    pub(crate) fn plan(&mut self, scope: &Scope, secrets: &[SecretReport]) -> Result<Plan, Error> {
         self.check()?;
         if self.kind.as_deref() == Some("MySQL") {
             return Err(unsupported("Type", "MySQL", "Use PostgreSQL."));
@@ -284,7 +284,7 @@ impl DatabaseConfiguration {
     }
 
     /// The secret that `SecretARN` names.
-    fn secret(&self, scope: &Scope, secrets: &[Secret]) -> Result<String, Error> {
+    fn secret(&self, scope: &Scope, secrets: &[SecretReport]) -> Result<String, Error> {
         let named = self.authentication.as_ref();
         let named = named.and_then(|a| a.secrets_manager_configuration.as_ref());
         let Some(SecretsManager { secret_arn, enabled: Some(true), .. }) = named else {
@@ -365,7 +365,7 @@ impl Vpc {
 
 /// The secret of this name: as it stands or as SQL stores it without quotes, with what
 /// Secrets Manager appends to a name or without it; the first that is there.
-fn find_secret<'a>(name: &str, secrets: &'a [Secret]) -> Option<&'a Secret> {
+fn find_secret<'a>(name: &str, secrets: &'a [SecretReport]) -> Option<&'a SecretReport> {
     [Some(name), bare(name)].into_iter().flatten().find_map(|name| {
         let upper = name.to_uppercase();
         let of = |wanted: &str| secrets.iter().find(|secret| secret.name == wanted);

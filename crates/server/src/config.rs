@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::parser::ValueSource;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use hydrant_core::names::AccountId;
+use hydrant_core::names::{AccountId, Region};
 use hydrant_vault::KmsKey;
+
+use crate::declared::Declared;
 
 /// Streams, delivery streams, a bucket, and SQL over what lands in it, in one process.
 #[derive(Debug, Parser)]
@@ -147,6 +149,10 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "ID", env = "HYDRANT_ACCOUNT_ID", default_value = "000000000000")]
     pub(crate) account_id: AccountId,
 
+    /// Region of a stream that a source names without its ARN.
+    #[arg(long, value_name = "REGION", env = "HYDRANT_REGION", default_value = "us-east-1")]
+    pub(crate) region: Region,
+
     /// Host name that clients may use beside localhost and the listen address; repeat for more.
     #[arg(
         long = "allow-host",
@@ -259,6 +265,10 @@ pub(crate) struct Settings {
     /// How log lines look.
     #[arg(long, value_enum, env = "HYDRANT_LOG_FORMAT", default_value = "auto")]
     pub(crate) log_format: LogFormat,
+
+    /// The secrets, connections and sources of the settings file.
+    #[arg(skip)]
+    pub(crate) declared: Declared,
 }
 
 impl Settings {
@@ -332,14 +342,20 @@ fn check_secrets<'a>(
 /// Reads the settings of this process.
 pub(crate) fn parse() -> Result<Cli> {
     let path = config_path();
-    let mut command = Cli::command();
+    let (mut command, mut declared) = (Cli::command(), Declared::default());
     if let Some(path) = path {
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("cannot read the settings in {}", path.display()))?;
-        command = with_file(command, &text).with_context(|| path.display().to_string())?;
+        (command, declared) =
+            with_file(command, &text).with_context(|| path.display().to_string())?;
     }
     let matches = command.get_matches();
-    Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit()))
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    match &mut cli.command {
+        Command::Serve(settings) => settings.declared = declared,
+        Command::Demo(demo) => demo.settings.declared = declared,
+    }
+    Ok(cli)
 }
 
 /// The file that is named, or `hydrant.toml` if it is there.
@@ -355,9 +371,16 @@ fn config_path() -> Option<PathBuf> {
     })
 }
 
-/// The command with the file's values in place of the defaults, so that flags and variables win.
-fn with_file(command: clap::Command, text: &str) -> Result<clap::Command> {
-    let table: toml::Table = text.parse()?;
+/// The command with the file's values in place of the defaults, so that flags and variables win; and
+/// what only the file can say.
+fn with_file(command: clap::Command, text: &str) -> Result<(clap::Command, Declared)> {
+    // The parser's own words would quote the line, which may hold a password.
+    let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+        let before = e.span().and_then(|at| text.get(..at.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        anyhow::anyhow!("line {line}: {}", e.message())
+    })?;
+    let declared = Declared::take(&mut table)?;
     let mut defaults = Vec::new();
     for (key, value) in table {
         let settings = Settings::augment_args(clap::Command::new("settings"));
@@ -376,7 +399,7 @@ fn with_file(command: clap::Command, text: &str) -> Result<clap::Command> {
         }
         command
     };
-    Ok(command.mut_subcommand("serve", set).mut_subcommand("demo", set))
+    Ok((command.mut_subcommand("serve", set).mut_subcommand("demo", set), declared))
 }
 
 fn texts(key: &str, value: toml::Value) -> Result<Vec<String>> {
@@ -393,14 +416,15 @@ fn texts(key: &str, value: toml::Value) -> Result<Vec<String>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn settings(file: &str, args: &[&str]) -> Result<Settings> {
+    pub(crate) fn settings(file: &str, args: &[&str]) -> Result<Settings> {
         let args = ["hydrant", "serve"].iter().chain(args);
-        let matches = with_file(Cli::command(), file)?.try_get_matches_from(args)?;
+        let (command, declared) = with_file(Cli::command(), file)?;
+        let matches = command.try_get_matches_from(args)?;
         match Cli::from_arg_matches(&matches)?.command {
-            Command::Serve(settings) => Ok(settings),
+            Command::Serve(settings) => Ok(Settings { declared, ..settings }),
             Command::Demo(_) => bail!("not serve"),
         }
     }

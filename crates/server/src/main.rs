@@ -2,7 +2,9 @@
 
 mod admin;
 mod config;
+mod declared;
 mod demo;
+mod endpoints;
 mod listener;
 mod master_key;
 mod patience;

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,8 +13,9 @@ use hydrant_cdc::Sources;
 use hydrant_core::catalog::StreamCatalog;
 use hydrant_core::control::ControlStore;
 use hydrant_core::destination::{Destination, DestinationSettings, MakeDestination};
+use hydrant_core::encryption::Seal;
 use hydrant_core::log::LogEngine;
-use hydrant_core::names::Scope;
+use hydrant_core::names::{Region, Scope};
 use hydrant_core::notify::Doorbell;
 use hydrant_core::{Clock, Random, SystemClock};
 use hydrant_delivery::{Delivery, Ports};
@@ -22,7 +23,7 @@ use hydrant_destinations::s3::{OpenBucket, S3Destination};
 use hydrant_kinesis::Kinesis;
 use hydrant_leases::{Leases, Measures};
 use hydrant_storage::{Control, DataDir, Log, LogOptions};
-use hydrant_vault::{EncryptedLog, Vault};
+use hydrant_vault::{EncryptedLog, TextSeal, Vault};
 use hydrant_warehouse::driver::{self, DriverEndpoint};
 use hydrant_warehouse::session::Sessions;
 use hydrant_warehouse::{Engine, EngineOptions, EngineSessions, Follow, pgwire};
@@ -38,6 +39,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin};
 use crate::config::{NamedSecret, Secret, Settings};
+use crate::declared;
+use crate::endpoints::{self, Endpoints};
 use crate::router::{self, Router};
 use crate::stores::{Elsewhere, Stores};
 use crate::tls::{self, Tls};
@@ -45,26 +48,6 @@ use crate::{listener, master_key};
 
 /// How long one part may take to stop before the process ends without it.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
-/// Region of a stream that a source names without an ARN.
-const REGION: &str = "us-east-1";
-
-/// Where a server answers. Written to `endpoints.json` in the data directory once it does.
-#[derive(Clone, Debug, serde::Serialize)]
-pub(crate) struct Endpoints {
-    /// URL of the AWS APIs and of Snowflake's drivers.
-    pub(crate) aws: String,
-    /// The same in TLS, on the same port.
-    pub(crate) aws_tls: String,
-    /// The certificate that clients have to trust for it, where it was made for development.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) ca: Option<PathBuf>,
-    /// Host and port of SQL over the PostgreSQL protocol.
-    pub(crate) sql: String,
-    /// URL of the admin endpoint.
-    pub(crate) admin: String,
-    /// This process.
-    pub(crate) pid: u32,
-}
 
 /// A server that answers.
 pub(crate) struct Running {
@@ -77,6 +60,7 @@ pub(crate) struct Running {
     /// Whether every signature is taken.
     pub(crate) open: bool,
     data_dir: PathBuf,
+    region: Region,
     parts: Parts,
 }
 
@@ -132,6 +116,7 @@ struct Base {
     log: Arc<dyn LogEngine>,
     disk_log: Arc<Log>,
     vault: Arc<Vault>,
+    seal: Arc<dyn Seal>,
     catalog: Arc<StreamCatalog>,
     doorbell: Doorbell,
     verifier: Arc<Verifier>,
@@ -154,6 +139,8 @@ impl Base {
         };
         let store: Arc<dyn ControlStore> = control.clone();
         let master = master_key::read(settings)?;
+        let own = master_key::own(dir.path(), master.is_none(), &random)?;
+        let seal = TextSeal::new(master.as_ref(), own.as_ref(), Arc::clone(&random));
         let vault = Arc::new(Vault::new(master, settings.kms_keys.clone(), Arc::clone(&random)));
         let disk_log = Log::open(&dir, options, Arc::clone(&store), Arc::clone(&clock), &random)?;
         let log: Arc<dyn LogEngine> =
@@ -180,6 +167,7 @@ impl Base {
             log,
             disk_log,
             vault,
+            seal: Arc::new(seal),
             catalog,
             doorbell,
             verifier,
@@ -224,6 +212,7 @@ impl Base {
         let ports = hydrant_cdc::Ports {
             log: Arc::clone(&self.log),
             control: self.store(),
+            seal: Arc::clone(&self.seal),
             streams: Arc::clone(&self.catalog),
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
@@ -263,7 +252,7 @@ impl Base {
 
     async fn warehouse(&self, settings: &Settings, sources: &Arc<Sources>) -> Result<Arc<Engine>> {
         let follow = Follow { log: Arc::clone(&self.log), capture: Arc::clone(sources) as _ };
-        let scope = Scope { account: settings.account_id.clone(), region: REGION.parse()? };
+        let scope = Scope { account: settings.account_id.clone(), region: settings.region.clone() };
         let users = settings.sql_users.iter();
         let options = EngineOptions {
             users: users.map(|u| (u.name.clone(), u.secret.0.clone())).collect(),
@@ -343,6 +332,8 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
     let bucket = base.bucket(settings)?;
     let kinesis = base.kinesis(settings).await?;
     let sources = base.sources(&kinesis).await?;
+    let (control, now) = (base.control.as_ref(), base.clock.now());
+    declared::apply(settings, sources.as_ref(), control, now).await?;
     let warehouse = base.warehouse(settings, &sources).await?;
     let delivery = base.delivery(&sources).await?;
     let (leases, measures) = (base.leases(), Arc::new(Measures::new()));
@@ -406,7 +397,7 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
         tokio::spawn(admin::serve(listeners.admin, Arc::clone(&admin), ending.clone())),
     ];
     admin.ready.store(true, Ordering::Release);
-    announce(&settings.data_dir, &endpoints)?;
+    endpoints::announce(&settings.data_dir, &endpoints)?;
 
     let Base { disk_log: log, control, stores, .. } = base;
     let any = || NamedSecret { name: "test".to_owned(), secret: Secret("test".to_owned()) };
@@ -428,6 +419,7 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
         own_user: settings.sql_users.first().cloned(),
         open: stores.open,
         data_dir: settings.data_dir.clone(),
+        region: settings.region.clone(),
         parts,
     })
 }
@@ -450,7 +442,7 @@ impl Running {
         } else {
             " AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…"
         };
-        let user = self.user();
+        let (user, region) = (self.user(), self.region.as_str());
         // A reader that went away (`hydrant serve | head`) is no error.
         let _ = writeln!(
             std::io::stdout().lock(),
@@ -461,7 +453,7 @@ impl Running {
   SQL (PostgreSQL protocol)                    {sql}
   health, metrics                              {admin}
 
-  export AWS_ENDPOINT_URL={aws}{keys} AWS_REGION=us-east-1
+  export AWS_ENDPOINT_URL={aws}{keys} AWS_REGION={region}
 {trust}  psql -h {host} -p {port} -U {user}
 ",
             env!("CARGO_PKG_VERSION"),
@@ -490,7 +482,7 @@ impl Running {
         patiently("the sources", parts.sources.shutdown()).await;
         patiently("the log", parts.log.close()).await;
         patiently("the control store", parts.control.close()).await;
-        let _ = std::fs::remove_file(self.data_dir.join(ENDPOINTS_FILE));
+        endpoints::withdraw(&self.data_dir);
         tracing::info!("stopped");
     }
 }
@@ -515,14 +507,4 @@ async fn sweep(bucket: &Bucket) {
         Ok(swept) => tracing::debug!(?swept, "swept the bucket's directory"),
         Err(error) => tracing::warn!(%error, "cannot sweep the bucket's directory"),
     }
-}
-
-const ENDPOINTS_FILE: &str = "endpoints.json";
-
-/// Leaves the endpoints where a script finds them, whole or not at all.
-fn announce(dir: &Path, endpoints: &Endpoints) -> Result<()> {
-    let (file, draft) = (dir.join(ENDPOINTS_FILE), dir.join(".endpoints.json"));
-    std::fs::write(&draft, serde_json::to_vec_pretty(endpoints)?)
-        .and_then(|()| std::fs::rename(&draft, &file))
-        .with_context(|| format!("cannot write {}", file.display()))
 }

@@ -14,6 +14,7 @@ mod log_conformance;
 mod log_model;
 mod memory_control;
 mod memory_log;
+mod open_seal;
 mod recording_capture;
 mod warehouse_conformance;
 
@@ -25,6 +26,7 @@ pub use log_conformance::log_conformance;
 pub use log_model::log_model;
 pub use memory_control::MemoryControl;
 pub use memory_log::MemoryLog;
+pub use open_seal::OpenSeal;
 pub use recording_capture::RecordingCapture;
 pub use warehouse_conformance::{Depot, warehouse_conformance};
 

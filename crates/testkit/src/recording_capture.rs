@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use hydrant_core::Timestamp;
 use hydrant_core::capture::{
     AlterSource, Capture, CaptureError, CapturedTable, Connection, Cut, IfExists, Lsn, Secret,
-    SourceReport, SourceSettings, SourceState, SourceTable,
+    SecretReport, SecretText, SourceReport, SourceSettings, SourceState, SourceTable,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -40,6 +40,11 @@ impl Default for RecordingCapture {
 }
 
 impl RecordingCapture {
+    /// The password of a secret that is there.
+    pub fn password(&self, secret: &str) -> Option<SecretText> {
+        Some(self.inner.lock().secrets.get(secret)?.password.clone())
+    }
+
     /// The changes asked for so far, in order, with those that failed.
     pub fn calls(&self) -> Vec<String> {
         self.inner.lock().calls.clone()
@@ -171,8 +176,9 @@ fn alter(report: &mut SourceReport, change: AlterSource) -> Result<(), CaptureEr
 impl Capture for RecordingCapture {
     async fn create_secret(&self, secret: Secret, there: IfExists) -> Result<(), CaptureError> {
         self.change(format!("create_secret {}", secret.name), |inner| {
-            let exists = inner.secrets.contains_key(&secret.name);
-            if writes("Secret", &secret.name, exists, there)? {
+            let held = inner.secrets.get(&secret.name);
+            let same = held.is_some_and(|h| *h == Secret { created: h.created, ..secret.clone() });
+            if writes("Secret", &secret.name, held.is_some(), there)? && !same {
                 inner.secrets.insert(secret.name.clone(), secret);
             }
             Ok(())
@@ -190,8 +196,8 @@ impl Capture for RecordingCapture {
         })
     }
 
-    async fn secrets(&self) -> Result<Vec<Secret>, CaptureError> {
-        Ok(self.inner.lock().secrets.values().cloned().collect())
+    async fn secrets(&self) -> Result<Vec<SecretReport>, CaptureError> {
+        Ok(self.inner.lock().secrets.values().map(Secret::report).collect())
     }
 
     async fn create_connection(
@@ -200,8 +206,10 @@ impl Capture for RecordingCapture {
         there: IfExists,
     ) -> Result<(), CaptureError> {
         self.change(format!("create_connection {}", connection.name), |inner| {
-            let exists = inner.connections.contains_key(&connection.name);
-            if !writes("Connection", &connection.name, exists, there)? {
+            let held = inner.connections.get(&connection.name);
+            let same =
+                held.is_some_and(|h| *h == Connection { created: h.created, ..connection.clone() });
+            if !writes("Connection", &connection.name, held.is_some(), there)? || same {
                 return Ok(());
             }
             if let Some(secret) = &connection.secret

@@ -6,10 +6,14 @@
 //! data of a record is encrypted with it by AES-256-GCM on its way into the log ([`EncryptedLog`]) and
 //! decrypted on its way out; its partition key, its number and its time are not, as with AWS. Readers
 //! and writers on either side of that log know nothing of it, except which key they ask for.
+//!
+//! Texts that rows hold and nobody may read there, such as passwords, are sealed one by one
+//! ([`TextSeal`]).
 
 mod kms;
 mod log;
 mod master;
+mod seal;
 #[cfg(test)]
 mod tests;
 mod vault;
@@ -17,4 +21,5 @@ mod vault;
 pub use crate::kms::{AWS_KINESIS, InvalidKmsKey, KeyState, KmsKey};
 pub use crate::log::EncryptedLog;
 pub use crate::master::{InvalidMasterKey, MasterKey};
+pub use crate::seal::TextSeal;
 pub use crate::vault::Vault;

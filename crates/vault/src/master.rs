@@ -37,9 +37,17 @@ impl MasterKey {
 
     /// The key that data keys under one KMS key are wrapped with: no two KMS keys have the same.
     pub(crate) fn wrapping_key(&self, kms_key: &str) -> Option<LessSafeKey> {
+        self.derived(&[b"data keys under ", kms_key.as_bytes()])
+    }
+
+    /// The key that texts are sealed with.
+    pub(crate) fn sealing_key(&self) -> Option<LessSafeKey> {
+        self.derived(&[b"texts"])
+    }
+
+    fn derived(&self, info: &[&[u8]]) -> Option<LessSafeKey> {
         let secret = Salt::new(HKDF_SHA256, b"hydrant master key").extract(&self.0[..]);
-        let info = [&b"data keys under "[..], kms_key.as_bytes()];
-        let expanded = secret.expand(&info, &AES_256_GCM).ok()?;
+        let expanded = secret.expand(info, &AES_256_GCM).ok()?;
         Some(LessSafeKey::new(UnboundKey::from(expanded)))
     }
 }

@@ -321,6 +321,6 @@ fn data_key(bytes: &[u8]) -> Result<LessSafeKey, KeyError> {
 }
 
 /// Lengths are what the algorithms want, so this is not to be seen.
-fn broken() -> KeyError {
+pub(crate) fn broken() -> KeyError {
     KeyError::InvalidState("the cipher refused a key".to_owned())
 }

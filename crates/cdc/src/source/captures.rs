@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hydrant_core::capture::{
     AlterSource, Capture, CaptureError, Connection, Cut, IfExists, SOURCES_MAX, Secret,
-    SourceReport, SourceSettings,
+    SecretReport, SourceReport, SourceSettings,
 };
 use hydrant_core::control::ControlError;
 use tokio::sync::watch;
@@ -53,14 +53,20 @@ impl Capture for Sources {
         settings::secret(&secret)?;
         let inner = &self.inner;
         let _order = inner.writing.lock().await;
-        let seen = inner.store.secret(&secret.name).await.map_err(unavailable)?;
-        if may_create("Secret", &secret.name, seen.is_some(), there)? {
-            inner.store.put_secret(&secret.name, &secret).await.map_err(unavailable)?;
-            let users = inner.store.connections().await.map_err(unavailable)?;
-            let users = users.iter().filter(|c| c.secret.as_ref() == Some(&secret.name));
-            let users: Vec<&str> = users.map(|c| c.name.as_str()).collect();
-            inner.look_again(|settings| users.contains(&settings.connection.as_str()));
+        let seen = inner.store.secret_row(&secret.name).await.map_err(unavailable)?;
+        if !may_create("Secret", &secret.name, seen.is_some(), there)? {
+            return Ok(());
         }
+        // One that cannot be decrypted any more is replaced in any case.
+        let held = seen.and_then(|row| inner.store.unseal(row).ok());
+        let same = |held: Secret| held == Secret { created: held.created, ..secret.clone() };
+        if !held.is_some_and(same) {
+            inner.store.put_secret(&secret).await.map_err(unavailable)?;
+        }
+        let users = inner.store.connections().await.map_err(unavailable)?;
+        let users = users.iter().filter(|c| c.secret.as_ref() == Some(&secret.name));
+        let users: Vec<&str> = users.map(|c| c.name.as_str()).collect();
+        inner.look_again(|settings| users.contains(&settings.connection.as_str()));
         Ok(())
     }
 
@@ -75,7 +81,7 @@ impl Capture for Sources {
         inner.store.delete_secret(name).await.map_err(unavailable)
     }
 
-    async fn secrets(&self) -> Result<Vec<Secret>, CaptureError> {
+    async fn secrets(&self) -> Result<Vec<SecretReport>, CaptureError> {
         self.inner.store.secrets().await.map_err(unavailable)
     }
 
@@ -92,7 +98,7 @@ impl Capture for Sources {
             return Ok(());
         }
         if let Some(secret) = &connection.secret {
-            let found = inner.store.secret(secret).await.map_err(unavailable)?;
+            let found = inner.store.secret_row(secret).await.map_err(unavailable)?;
             let found = found.ok_or_else(|| not_found("Secret", secret))?;
             if found.user.is_none() && connection.user.is_none() {
                 return Err(CaptureError::Invalid(format!(
@@ -100,7 +106,11 @@ impl Capture for Sources {
                 )));
             }
         }
-        inner.store.put_connection(&connection.name, &connection).await.map_err(unavailable)?;
+        let same =
+            |held: Connection| held == Connection { created: held.created, ..connection.clone() };
+        if !seen.is_some_and(same) {
+            inner.store.put_connection(&connection.name, &connection).await.map_err(unavailable)?;
+        }
         inner.look_again(|settings| settings.connection == connection.name);
         Ok(())
     }
@@ -334,7 +344,7 @@ impl Inner {
             let progress = self.store.progress(&row.uid).await?;
             let connection = self.store.connection(&row.settings.connection).await?;
             let secret = match connection.as_ref().and_then(|c| c.secret.as_ref()) {
-                Some(secret) => self.store.secret(secret).await?,
+                Some(secret) => self.store.secret_row(secret).await?,
                 None => None,
             };
             let slot = (progress.stage != SlotStage::None).then_some(progress.slot);
@@ -354,30 +364,38 @@ impl Inner {
         Ok(self.clear(&row.uid, &leaving).await)
     }
 
+    /// Drops the slot of a dropped source; why it is still there, in words.
+    async fn drop_slot(
+        &self,
+        slot: &str,
+        connection: &Connection,
+        leaving: &Leaving,
+    ) -> Result<(), String> {
+        let secret = leaving.secret.clone().map(|row| self.store.unseal(row)).transpose();
+        let secret = secret.map_err(|e| e.to_string())?;
+        let drop = async {
+            let clock = self.ports.clock.clone();
+            let access = Access::new(connection, secret.as_ref(), &leaving.name, clock).await?;
+            let mut server = Server::connect(&access).await?;
+            server::drop_slot(&mut server, slot, access.application()).await?;
+            server.close().await;
+            Ok::<_, server::ServerError>(())
+        };
+        match timeout(DROP_TIMEOUT, drop).await {
+            Ok(dropped) => dropped.map_err(|e| e.to_string()),
+            Err(_) => Err("the server does not answer".to_owned()),
+        }
+    }
+
     /// Removes what is left of a dropped source: its tables' rows, and its slot. Doing it twice is no
     /// error. What came of it, in words.
     async fn clear(&self, uid: &str, leaving: &Leaving) -> String {
         let name = &leaving.name;
         let dropped = match (&leaving.slot, &leaving.connection) {
             (Some(slot), Some(connection)) => {
-                let access = Access::new(
-                    connection,
-                    leaving.secret.as_ref(),
-                    name,
-                    self.ports.clock.clone(),
-                );
-                let drop = async {
-                    let access = access.await?;
-                    let mut server = Server::connect(&access).await?;
-                    server::drop_slot(&mut server, slot, access.application()).await?;
-                    server.close().await;
-                    Ok::<_, server::ServerError>(())
-                };
-                match timeout(DROP_TIMEOUT, drop).await {
-                    Ok(Ok(())) => Ok(format!("Source {name} dropped, and its slot {slot}.")),
-                    Ok(Err(error)) => Err((slot, error.to_string())),
-                    Err(_) => Err((slot, "the server does not answer".to_owned())),
-                }
+                let dropped = self.drop_slot(slot, connection, leaving).await;
+                let said = dropped.map(|()| format!("Source {name} dropped, and its slot {slot}."));
+                said.map_err(|why| (slot, why))
             }
             _ => Ok(format!("Source {name} dropped.")),
         };

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use hydrant_core::Timestamp;
 use hydrant_core::capture::{
-    CapturedTable, Connection, Cut, Lsn, PgTable, Secret, SlotChoice, SourceSettings,
+    CapturedTable, Connection, Cut, Lsn, PgTable, Secret, SecretReport, SecretText, SlotChoice,
+    SourceSettings,
 };
 use hydrant_core::control::{ControlError, ControlStore, Write, scan_all};
+use hydrant_core::encryption::Seal;
 use hydrant_core::log::ShardUid;
 use hydrant_core::sequence::RecordIndex;
 use serde::de::DeserializeOwned;
@@ -140,13 +142,37 @@ impl TableRow {
     }
 }
 
+/// A secret as it is stored: its password is sealed under its row's key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SecretRow {
+    pub(crate) name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) user: Option<String>,
+    pub(crate) sealed_password: String,
+    pub(crate) created: Timestamp,
+    #[serde(default)]
+    pub(crate) comment: String,
+}
+
+impl SecretRow {
+    fn key(name: &str) -> String {
+        format!("{SECRET}{name}")
+    }
+
+    fn report(self) -> SecretReport {
+        let Self { name, user, created, comment, .. } = self;
+        SecretReport { name, user, created, comment }
+    }
+}
+
 /// A source that was dropped, and whose slot may still be there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Leaving {
     pub(crate) name: String,
     pub(crate) slot: Option<String>,
     pub(crate) connection: Option<Connection>,
-    pub(crate) secret: Option<Secret>,
+    /// The secret's row as it was then.
+    pub(crate) secret: Option<SecretRow>,
 }
 
 /// Last epoch that a source of a name had, so that one of the same name goes on from there.
@@ -167,6 +193,7 @@ pub(crate) fn progress_key(uid: &str) -> String {
 #[derive(Clone)]
 pub(crate) struct Store {
     control: Arc<dyn ControlStore>,
+    seal: Arc<dyn Seal>,
 }
 
 /// The reading and writing of rows that have a name.
@@ -187,17 +214,93 @@ macro_rules! named {
 }
 
 impl Store {
-    pub(crate) fn new(control: Arc<dyn ControlStore>) -> Self {
-        Self { control }
+    pub(crate) fn new(control: Arc<dyn ControlStore>, seal: Arc<dyn Seal>) -> Self {
+        Self { control, seal }
     }
 
-    named!(SECRET: Secret, secret, put_secret, secrets);
     named!(CONNECTION: Connection, connection, put_connection, connections);
     named!(SOURCE: SourceRow, source, put_source, sources);
 
+    /// A secret with its password. An error if that cannot be decrypted says so.
+    pub(crate) async fn secret(&self, name: &str) -> Result<Option<Secret>, ControlError> {
+        self.secret_row(name).await?.map(|row| self.unseal(row)).transpose()
+    }
+
+    /// A secret as it is stored, whether its password can be decrypted or not.
+    pub(crate) async fn secret_row(&self, name: &str) -> Result<Option<SecretRow>, ControlError> {
+        self.get(&SecretRow::key(name)).await
+    }
+
+    /// Every secret, without its password.
+    pub(crate) async fn secrets(&self) -> Result<Vec<SecretReport>, ControlError> {
+        let rows: Vec<SecretRow> = self.all(SECRET).await?;
+        Ok(rows.into_iter().map(SecretRow::report).collect())
+    }
+
+    pub(crate) async fn put_secret(&self, secret: &Secret) -> Result<(), ControlError> {
+        let row = self.sealed(secret)?;
+        self.put(&SecretRow::key(&row.name), &row).await
+    }
+
+    /// The secret of a row. An error if its password cannot be decrypted says so.
+    pub(crate) fn unseal(&self, row: SecretRow) -> Result<Secret, ControlError> {
+        let opened = self.seal.open(&SecretRow::key(&row.name), &row.sealed_password);
+        let password = opened.map_err(|e| {
+            let name = &row.name;
+            ControlError::Unavailable(format!(
+                "the password of secret '{name}': {e}. Start hydrant with the key that it was stored \
+                 with, or CREATE OR REPLACE SECRET {name} …"
+            ))
+        })?;
+        let SecretRow { name, user, created, comment, .. } = row;
+        Ok(Secret { name, user, password: SecretText::new(password), created, comment })
+    }
+
+    fn sealed(&self, secret: &Secret) -> Result<SecretRow, ControlError> {
+        let sealed = self.seal.seal(&SecretRow::key(&secret.name), secret.password.reveal());
+        let sealed_password = sealed.map_err(|e| ControlError::Unavailable(e.to_string()))?;
+        let Secret { name, user, created, comment, .. } = secret.clone();
+        Ok(SecretRow { name, user, sealed_password, created, comment })
+    }
+
+    /// Seals what another key sealed with the one that is taken now. What cannot be opened stays.
+    pub(crate) async fn seal_again(&self) -> Result<(), ControlError> {
+        let mut writes = Vec::new();
+        for (key, entry) in scan_all(self.control.as_ref(), SECRET).await? {
+            if let Some(row) = self.sealed_again(entry.json(&key)?)? {
+                writes.push(Write::update(key, entry.version, &row));
+            }
+        }
+        for (key, entry) in scan_all(self.control.as_ref(), LEAVING).await? {
+            let mut row: Leaving = entry.json(&key)?;
+            let Some(secret) = row.secret.take() else { continue };
+            if let Some(secret) = self.sealed_again(secret)? {
+                row.secret = Some(secret);
+                writes.push(Write::update(key, entry.version, &row));
+            }
+        }
+        for writes in writes.chunks(ROWS_PER_COMMIT) {
+            self.control.commit(writes.to_vec()).await?;
+        }
+        Ok(())
+    }
+
+    fn sealed_again(&self, row: SecretRow) -> Result<Option<SecretRow>, ControlError> {
+        if self.seal.is_current(&row.sealed_password) {
+            return Ok(None);
+        }
+        match self.unseal(row) {
+            Ok(secret) => self.sealed(&secret).map(Some),
+            Err(error) => {
+                tracing::error!(%error, "a secret cannot be used");
+                Ok(None)
+            }
+        }
+    }
+
     /// `false` if there is none.
     pub(crate) async fn delete_secret(&self, name: &str) -> Result<bool, ControlError> {
-        self.delete(&format!("{SECRET}{name}")).await
+        self.delete(&SecretRow::key(name)).await
     }
 
     /// `false` if there is none.

@@ -18,7 +18,7 @@ use hydrant_core::log::{LogEngine, LogError, ReadLimit, ShardUid};
 use hydrant_core::names::{Scope, StreamName};
 use hydrant_core::sequence::RecordIndex;
 use hydrant_core::{Clock, Random, Timestamp};
-use hydrant_testkit::{FaultyLog, ManualClock, MemoryControl, MemoryLog};
+use hydrant_testkit::{FaultyLog, ManualClock, MemoryControl, MemoryLog, OpenSeal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
@@ -327,6 +327,7 @@ impl World {
         let ports = Ports {
             log: Arc::new(moody),
             control,
+            seal: Arc::new(OpenSeal),
             streams,
             clock,
             random: random.clone(),
@@ -338,7 +339,8 @@ impl World {
     /// As a process starts, or begins anew after an error.
     async fn worker(&self) -> (Worker, watch::Sender<Order>) {
         let (sender, orders) = watch::channel(Order { row: self.row.clone(), stop: false });
-        let store = crate::source::store::Store::new(self.ports.control.clone());
+        let (control, seal) = (self.ports.control.clone(), self.ports.seal.clone());
+        let store = crate::source::store::Store::new(control, seal);
         let progress = store.progress(&self.row.uid).await.unwrap();
         let tables = store.tables(&self.row.uid).await.unwrap();
         let changes = Arc::new(watch::Sender::new(0));

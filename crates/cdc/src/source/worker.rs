@@ -106,7 +106,7 @@ impl Worker {
         progress: Progress,
         tables: Vec<TableRow>,
     ) -> Self {
-        let store = Store::new(ports.control.clone());
+        let store = Store::new(ports.control.clone(), ports.seal.clone());
         let tables = tables.into_iter().map(|t| (t.captured.oid, t)).collect();
         Self {
             ports,

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::names::{Scope, StreamName};
 
-/// A text that is never shown: `Debug` hides it, and only who needs it calls [`Self::reveal`].
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+/// A text that is never shown: `Debug` hides it, nothing writes it out, and only who needs it calls
+/// [`Self::reveal`].
+#[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(String);
 
 impl SecretText {
@@ -30,19 +30,42 @@ impl std::fmt::Debug for SecretText {
 
 /// A secret: a password, with the user it belongs to if the secret says so (Snowflake:
 /// `CREATE SECRET … TYPE = PASSWORD` and `TYPE = GENERIC_STRING`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secret {
     /// Its name, in the case it is stored in.
     pub name: String,
     /// `USERNAME` of a secret of type PASSWORD.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// The password.
     pub password: SecretText,
     /// When it was created.
     pub created: Timestamp,
     /// A word about it.
-    #[serde(default)]
+    pub comment: String,
+}
+
+impl Secret {
+    /// What may be shown of it.
+    pub fn report(&self) -> SecretReport {
+        SecretReport {
+            name: self.name.clone(),
+            user: self.user.clone(),
+            created: self.created,
+            comment: self.comment.clone(),
+        }
+    }
+}
+
+/// What may be shown of a [`Secret`]: everything but the password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretReport {
+    /// See [`Secret::name`].
+    pub name: String,
+    /// See [`Secret::user`].
+    pub user: Option<String>,
+    /// See [`Secret::created`].
+    pub created: Timestamp,
+    /// See [`Secret::comment`].
     pub comment: String,
 }
 

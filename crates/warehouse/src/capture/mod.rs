@@ -1,5 +1,6 @@
 //! Statements about change data capture, done through its port.
 
+mod create_sql;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -61,7 +62,11 @@ impl Engine {
             CaptureStatement::Show { what, like, limit } => {
                 show::show(capture, what, like.as_deref(), limit).await
             }
-            CaptureStatement::Describe { name } => show::describe(capture, &name).await,
+            CaptureStatement::Describe { kind, name } => show::describe(capture, kind, &name).await,
+            CaptureStatement::ShowCreate { kind, name } => {
+                let near = self.stream_scope.as_ref();
+                show::show_create(capture, kind, &name, near).await
+            }
         }
     }
 

@@ -1,13 +1,15 @@
-//! SHOW SECRETS, CONNECTIONS and SOURCES, and DESCRIBE SOURCE.
+//! SHOW SECRETS, CONNECTIONS and SOURCES, DESCRIBE of one of them, and SHOW CREATE.
 
 use hydrant_core::capture::{
-    Capture, CapturedTable, Connection, Secret, SourceReport, SourceSettings,
+    Capture, CapturedTable, Connection, SecretReport, SourceReport, SourceSettings,
 };
+use hydrant_core::names::Scope;
 use serde::Serialize;
 
+use super::create_sql;
 use crate::answer::{self, Cell, Head, INT, REAL, TEXT, TIME};
 use crate::catalog::shown;
-use crate::error::{SqlResult, no_such};
+use crate::error::{SqlResult, no_such, unsupported};
 use crate::session::Answer;
 use crate::show::like;
 use crate::sql::capture::{CaptureKind, CaptureStatement};
@@ -71,6 +73,9 @@ const SOURCE_TABLES: &[Head] = &[
     ("snapshot_rows_estimated", INT),
 ];
 
+/// As Materialize has them.
+const CREATE_SQL: &[Head] = &[("name", TEXT), ("create_sql", TEXT)];
+
 fn head_of(kind: CaptureKind) -> &'static [Head] {
     match kind {
         CaptureKind::Secret => SECRETS,
@@ -83,7 +88,9 @@ fn head_of(kind: CaptureKind) -> &'static [Head] {
 pub(crate) fn head(statement: &CaptureStatement) -> Option<&'static [Head]> {
     match statement {
         CaptureStatement::Show { what, .. } => Some(head_of(*what)),
-        CaptureStatement::Describe { .. } => Some(SOURCE_TABLES),
+        CaptureStatement::Describe { kind: CaptureKind::Source, .. } => Some(SOURCE_TABLES),
+        CaptureStatement::Describe { kind, .. } => Some(head_of(*kind)),
+        CaptureStatement::ShowCreate { .. } => Some(CREATE_SQL),
         _ => None,
     }
 }
@@ -108,16 +115,55 @@ pub(super) async fn show(
     answer::rows(head_of(what), rows)
 }
 
-pub(super) async fn describe(capture: &dyn Capture, name: &str) -> SqlResult<Answer> {
-    let sources = capture.sources().await?;
-    let source = sources.into_iter().find(|s| s.settings.name == name);
-    let SourceReport { settings, tables, .. } =
-        source.ok_or_else(|| no_such(CaptureKind::Source.noun(), &shown(name)))?;
-    let rows = tables.into_iter().map(|t| table(t, &settings)).collect();
-    answer::rows(SOURCE_TABLES, rows)
+/// The row that SHOW has of a secret or a connection; a row for each table of a source.
+pub(super) async fn describe(
+    capture: &dyn Capture,
+    kind: CaptureKind,
+    name: &str,
+) -> SqlResult<Answer> {
+    let missing = || no_such(kind.noun(), &shown(name));
+    let row = match kind {
+        CaptureKind::Secret => {
+            let found = capture.secrets().await?.into_iter().find(|s| s.name == name);
+            secret(found.ok_or_else(missing)?)
+        }
+        CaptureKind::Connection => connection(connection_of(capture, name).await?),
+        CaptureKind::Source => {
+            let SourceReport { settings, tables, .. } = source_of(capture, name).await?;
+            let rows = tables.into_iter().map(|t| table(t, &settings)).collect();
+            return answer::rows(SOURCE_TABLES, rows);
+        }
+    };
+    answer::rows(head_of(kind), vec![row])
 }
 
-fn secret(secret: Secret) -> Vec<Cell> {
+/// The statement that makes one like it. `near` is the account and region of streams by name.
+pub(super) async fn show_create(
+    capture: &dyn Capture,
+    kind: CaptureKind,
+    name: &str,
+    near: Option<&Scope>,
+) -> SqlResult<Answer> {
+    let sql = match kind {
+        // The parser takes none: the statement would have the password in it.
+        CaptureKind::Secret => return Err(unsupported("SHOW CREATE SECRET")),
+        CaptureKind::Connection => create_sql::connection(&connection_of(capture, name).await?),
+        CaptureKind::Source => create_sql::source(&source_of(capture, name).await?.settings, near),
+    };
+    answer::rows(CREATE_SQL, vec![vec![Cell::text(name), Cell::text(sql)]])
+}
+
+async fn connection_of(capture: &dyn Capture, name: &str) -> SqlResult<Connection> {
+    let found = capture.connections().await?.into_iter().find(|c| c.name == name);
+    found.ok_or_else(|| no_such(CaptureKind::Connection.noun(), &shown(name)))
+}
+
+async fn source_of(capture: &dyn Capture, name: &str) -> SqlResult<SourceReport> {
+    let found = capture.sources().await?.into_iter().find(|s| s.settings.name == name);
+    found.ok_or_else(|| no_such(CaptureKind::Source.noun(), &shown(name)))
+}
+
+fn secret(secret: SecretReport) -> Vec<Cell> {
     vec![
         Cell::text(secret.name),
         Cell::text(if secret.user.is_some() { "PASSWORD" } else { "GENERIC_STRING" }),
@@ -202,10 +248,6 @@ fn table(captured: CapturedTable, settings: &SourceSettings) -> Vec<Cell> {
     ]
 }
 
-/// The word that a value without fields is stored as.
 fn word(value: &impl Serialize) -> Cell {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(word)) => Cell::Text(word),
-        _ => Cell::Null,
-    }
+    Cell::Text(create_sql::word(value))
 }

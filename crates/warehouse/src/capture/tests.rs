@@ -79,7 +79,7 @@ const SOURCE: &str = "create source s from postgres connection pg (publication '
 async fn secrets_and_connections_are_kept_and_shown_without_the_password() {
     let mut w = World::new(true).await;
     w.connection().await;
-    assert_eq!(w.capture.secrets().await.unwrap()[0].password.reveal(), "hunter2");
+    assert_eq!(w.capture.password("PW").unwrap().reveal(), "hunter2");
     let secrets = w.run("show secrets like 'p%'").await;
     assert!(secrets[0].starts_with("PW|PASSWORD|u|2026-"), "{secrets:?}");
     assert!(!secrets[0].contains("hunter2"));
@@ -105,7 +105,7 @@ async fn a_password_may_be_a_parameter() {
     let sql = "create secret s type = generic_string secret_string = $1";
     assert_eq!(w.session.describe(sql).await.unwrap(), None);
     w.session.execute(sql, &[Some("it's".to_owned())]).await.unwrap();
-    assert_eq!(w.capture.secrets().await.unwrap()[0].password.reveal(), "it's");
+    assert_eq!(w.capture.password("S").unwrap().reveal(), "it's");
     assert!(w.session.execute(sql, &[None]).await.is_err());
 }
 
@@ -155,6 +155,59 @@ async fn a_stream_is_a_name_or_an_arn() {
     for bad in ["a b", "", "arn:aws:firehose:eu-west-1:111111111111:stream/x", "arn:x"] {
         assert_eq!(w.error(&sql(bad)).await.code, 1008, "{bad}");
     }
+}
+
+#[tokio::test]
+async fn what_is_there_is_described_and_its_statement_makes_it_again() {
+    let mut w = World::new(true).await;
+    w.connection().await;
+    let described = w.run("describe secret pw").await;
+    assert_eq!(described, w.run("show secrets").await);
+    assert!(!described[0].contains("hunter2"));
+    assert_eq!(w.run("desc connection pg").await, w.run("show connections").await);
+    for kind in ["secret", "connection"] {
+        assert_eq!(w.error(&format!("describe {kind} x")).await.code, 2003);
+    }
+    assert_eq!(w.error("show create secret pw").await.sqlstate, "0A000");
+    assert_eq!(w.error("show create source x").await.code, 2003);
+    let heads = w.session.describe("show create source s").await.unwrap().unwrap();
+    assert_eq!(heads.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["name", "create_sql"]);
+
+    w.run(
+        r#"create connection "O'x\" to postgres (host 'h', port 5433, database 'd''b', user 'u\\',
+           password secret pw, ssl mode 'verify-ca', ssl certificate authority 'a
+b') comment = 'it''s a \\ "word"'"#,
+    )
+    .await;
+    w.run(
+        r#"create source "s'1" from postgres connection "O'x\"
+           (publication 'P', publication 'q''', slot 'a_1' adopt)
+           for tables (orders, "Sales"."Big ""One""" partition by (a, "B c"))
+           into stream 'arn:aws:kinesis:eu-west-1:111111111111:stream/x'
+           with (envelope 'dms', snapshot 'never', oversize 'truncate', transactions true, shards 4,
+           on slot loss 'resnapshot') comment = 'c'"#,
+    )
+    .await;
+    w.run(&SOURCE.replace("for tables (t partition by (a))", "")).await;
+    let connections = w.capture.connections().await.unwrap();
+    assert_eq!(connections[0].user.as_deref(), Some(r"u\"));
+    let settings = |all: Vec<SourceReport>| all.into_iter().map(|s| s.settings).collect::<Vec<_>>();
+    let sources = settings(w.capture.sources().await.unwrap());
+    let odd = [r#"connection "O'x\""#, r#"source "s'1""#];
+    let mut statements = Vec::new();
+    for one in ["connection pg", odd[0], odd[1], "source s"] {
+        let shown = w.run(&format!("show create {one}")).await.remove(0);
+        statements.push(shown.split_once('|').unwrap().1.to_owned());
+    }
+    assert!(statements[3].contains("INTO STREAM 'twitch'"), "{}", statements[3]);
+    for one in [odd[1], "source s", odd[0], "connection pg"] {
+        w.run(&format!("drop {one}")).await;
+    }
+    for sql in &statements {
+        w.run(sql).await;
+    }
+    assert_eq!(w.capture.connections().await.unwrap(), connections);
+    assert_eq!(settings(w.capture.sources().await.unwrap()), sources);
 }
 
 #[tokio::test]

@@ -480,7 +480,7 @@ impl Front<'_> {
 
     fn describe(&mut self) -> SqlResult<Statement> {
         self.skip();
-        if let Some(statement) = self.describe_source()? {
+        if let Some(statement) = self.describe_capture()? {
             return Ok(statement);
         }
         let kind = match self.peek_word(0).unwrap_or_default().as_str() {

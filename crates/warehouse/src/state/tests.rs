@@ -44,7 +44,7 @@ impl Capture for Script {
     async fn drop_secret(&self, _: &str) -> Result<bool, CaptureError> {
         not_here()
     }
-    async fn secrets(&self) -> Result<Vec<Secret>, CaptureError> {
+    async fn secrets(&self) -> Result<Vec<SecretReport>, CaptureError> {
         not_here()
     }
     async fn create_connection(&self, _: Connection, _: IfExists) -> Result<(), CaptureError> {

@@ -15,7 +15,7 @@ use hydrant_core::capture::{
 use super::ast::{Create, Statement};
 use super::front::Front;
 use super::tokens::bare;
-use crate::error::{SqlResult, invalid_value, syntax};
+use crate::error::{SqlResult, invalid_value, syntax, unsupported};
 
 /// A statement about change data capture. Secrets and connections are stamped when they are stored.
 #[derive(Debug)]
@@ -26,7 +26,8 @@ pub(crate) enum CaptureStatement {
     Alter { name: String, change: AlterSource },
     Drop { kind: CaptureKind, name: String, if_exists: bool },
     Show { what: CaptureKind, like: Option<String>, limit: Option<usize> },
-    Describe { name: String },
+    Describe { kind: CaptureKind, name: String },
+    ShowCreate { kind: CaptureKind, name: String },
 }
 
 /// What such a statement is about.
@@ -138,8 +139,11 @@ impl Front<'_> {
         Ok(Some(Statement::Capture(CaptureStatement::Drop { kind, name, if_exists })))
     }
 
-    /// SHOW of one of these kinds. `SHOW` is read.
+    /// SHOW of one of these kinds, or SHOW CREATE of one of them. `SHOW` is read.
     pub(super) fn show_capture(&mut self) -> SqlResult<Option<Statement>> {
+        if self.word("CREATE") {
+            return self.show_create().map(Some);
+        }
         let word = self.peek_word(0);
         let kind = word.as_deref().and_then(|w| w.strip_suffix('S')).and_then(CaptureKind::of);
         let Some(what) = kind else { return Ok(None) };
@@ -147,6 +151,33 @@ impl Front<'_> {
         let like = if self.word("LIKE") { Some(self.text()?) } else { None };
         let limit = self.limit()?;
         Ok(Some(Statement::Capture(CaptureStatement::Show { what, like, limit })))
+    }
+
+    /// `SHOW CREATE CONNECTION name`, `SHOW CREATE SOURCE name` (Materialize). `SHOW CREATE` is read.
+    fn show_create(&mut self) -> SqlResult<Statement> {
+        let word = self.next_word()?;
+        match CaptureKind::of(&word) {
+            Some(CaptureKind::Secret) => Err(unsupported(
+                "SHOW CREATE SECRET, as the statement would have the password in it; DESCRIBE SECRET \
+                 shows the rest",
+            )),
+            Some(kind) => {
+                let name = self.capture_name()?;
+                Ok(Statement::Capture(CaptureStatement::ShowCreate { kind, name }))
+            }
+            None => Err(unsupported(format!("SHOW CREATE {word}"))),
+        }
+    }
+
+    /// DESCRIBE of one of these kinds, if it is one. `DESCRIBE` is read; a table may be named SOURCE too.
+    pub(super) fn describe_capture(&mut self) -> SqlResult<Option<Statement>> {
+        let [_, name] = self.p.peek_tokens_ref::<2>();
+        let named = matches!(name.token, Token::Word(_));
+        let kind = self.peek_word(0).as_deref().and_then(CaptureKind::of);
+        let Some(kind) = kind.filter(|_| named) else { return Ok(None) };
+        self.skip();
+        let name = self.capture_name()?;
+        Ok(Some(Statement::Capture(CaptureStatement::Describe { kind, name })))
     }
 
     /// A name of one part: these objects are the account's, in no database.

@@ -1,4 +1,4 @@
-//! CREATE, ALTER, PAUSE, RESUME and DESCRIBE SOURCE.
+//! CREATE, ALTER, PAUSE and RESUME SOURCE.
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 use hydrant_core::capture::{
@@ -173,15 +173,5 @@ impl Front<'_> {
         self.expect("SOURCE")?;
         let name = self.capture_name()?;
         Ok(Statement::Capture(CaptureStatement::Alter { name, change }))
-    }
-
-    /// The source to describe, if it is one. `DESCRIBE` is read; a table may be named SOURCE too.
-    pub(in crate::sql) fn describe_source(&mut self) -> SqlResult<Option<Statement>> {
-        let [_, name] = self.p.peek_tokens_ref::<2>();
-        if !matches!(name.token, Token::Word(_)) || !self.word("SOURCE") {
-            return Ok(None);
-        }
-        let name = self.capture_name()?;
-        Ok(Some(Statement::Capture(CaptureStatement::Describe { name })))
     }
 }

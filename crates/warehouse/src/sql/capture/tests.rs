@@ -93,9 +93,16 @@ fn sources_are_altered_shown_and_dropped() {
         capture("show sources like 's%' limit 3"),
         CaptureStatement::Show { what: CaptureKind::Source, like: Some(_), limit: Some(3) }
     ));
-    assert!(matches!(capture("desc source s"), CaptureStatement::Describe { .. }));
-    assert!(matches!(parse("desc source", &[]).unwrap().statement, Statement::Describe { .. }));
+    assert!(matches!(
+        capture("show create source s;"),
+        CaptureStatement::ShowCreate { kind: CaptureKind::Source, name } if name == "S"
+    ));
     for kind in ["secret", "connection", "source"] {
+        let described = capture(&format!("desc {kind} \"x\""));
+        let CaptureStatement::Describe { kind: of, name } = described else { panic!() };
+        assert_eq!((of.noun().to_lowercase().as_str(), name.as_str()), (kind, "x"));
+        let table = parse(&format!("desc {kind}"), &[]).unwrap().statement;
+        assert!(matches!(table, Statement::Describe { .. }), "a table of that name");
         let dropped = capture(&format!("drop {kind} if exists \"x\""));
         let CaptureStatement::Drop { name, if_exists: true, .. } = dropped else { panic!() };
         assert_eq!(name, "x");
@@ -134,6 +141,8 @@ fn what_cannot_be_is_said() {
         ),
         ("alter source s drop table größe", "unexpected 'ö'"),
         ("alter source s pause", "PAUSE SOURCE"),
+        ("show create secret s", "DESCRIBE SECRET"),
+        ("show create table t", "SHOW CREATE TABLE"),
     ] {
         let e = parse(sql, &[]).err().unwrap_or_else(|| panic!("{sql}"));
         assert!(e.message.contains(word), "{sql}: {e}");
