@@ -2,7 +2,6 @@
 //! words.
 
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
-use hydrant_core::capture::PgTable;
 
 use super::ast::{Create, Name, Statement};
 use super::front::Front;
@@ -19,7 +18,7 @@ impl Front<'_> {
         let (mut reference, mut text, mut exclude) = (None, Vec::new(), Vec::new());
         loop {
             if self.word("REFERENCE") {
-                reference = Some(self.reference()?);
+                reference = Some(self.pg_table()?);
             } else {
                 self.columns_of(&mut text, &mut exclude)?;
             }
@@ -76,20 +75,6 @@ impl Front<'_> {
         }
         self.expect_token(&Token::RParen)
     }
-
-    /// `table`, `schema.table` or `database.schema.table`; `public` if no schema is said.
-    fn reference(&mut self) -> SqlResult<PgTable> {
-        let mut parts = vec![self.pg_name()?];
-        while self.p.consume_token(&Token::Period) {
-            parts.push(self.pg_name()?);
-        }
-        let table = parts.pop().unwrap_or_default();
-        let schema = parts.pop().unwrap_or_else(|| "public".to_owned());
-        match parts.len() {
-            0 | 1 => Ok(PgTable { schema, table }),
-            _ => Err(syntax("REFERENCE takes schema.table")),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -108,6 +93,8 @@ mod tests {
         assert_eq!(table.reference.to_string(), "twitch.Xxx");
         assert_eq!((table.text, table.exclude), (vec!["a".into(), "B".into()], vec!["c".into()]));
         assert!(parse("CREATE TABLE t FROM SOURCE s (TEXT COLUMNS (a))", &[]).is_err());
+        // A source is of one database.
+        assert!(parse("CREATE TABLE t FROM SOURCE s (REFERENCE d.a.b)", &[]).is_err());
         assert!(
             parse("CREATE TABLE t FROM SOURCE s (REFERENCE a.b, FOO COLUMNS (a))", &[]).is_err()
         );

@@ -201,12 +201,8 @@ impl Front<'_> {
     /// A name as PostgreSQL folds it.
     pub(in crate::sql) fn pg_name(&mut self) -> SqlResult<String> {
         let name = match &self.p.peek_token_ref().token {
-            Token::Word(Word { value, quote_style: None, .. }) if value.is_ascii() => {
-                value.to_ascii_lowercase()
-            }
-            Token::Word(Word { quote_style: None, .. }) => {
-                return Err(syntax("put a PostgreSQL name with letters beyond ASCII in \"\""));
-            }
+            // The tokenizer takes letters beyond ASCII in quotes only.
+            Token::Word(Word { value, quote_style: None, .. }) => value.to_ascii_lowercase(),
             Token::Word(Word { value, quote_style: Some('"'), .. }) => value.clone(),
             _ => return Err(self.unexpected()),
         };
@@ -215,7 +211,7 @@ impl Front<'_> {
     }
 
     /// `table` in the schema public, or `schema.table`.
-    fn pg_table(&mut self) -> SqlResult<PgTable> {
+    pub(in crate::sql) fn pg_table(&mut self) -> SqlResult<PgTable> {
         let first = self.pg_name()?;
         if !self.p.consume_token(&Token::Period) {
             return Ok(PgTable { schema: "public".to_owned(), table: first });
