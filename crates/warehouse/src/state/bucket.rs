@@ -22,6 +22,7 @@ use super::schema::{Fault, HIDDEN, RowKey, Schema, anew, bucket_of, shown};
 use super::value::{self, Value};
 use crate::error::{SqlResult, internal};
 use crate::session::SqlError;
+use crate::table::sync_file;
 
 /// Rows read and written at once.
 const BATCH_ROWS: usize = 8_192;
@@ -307,7 +308,7 @@ impl Output {
     /// Completes and syncs the file; the caller syncs the directory.
     fn finish(self) -> SqlResult<BucketFile> {
         self.writer.close().map_err(internal)?;
-        self.file.sync_all().map_err(internal)?;
+        sync_file(&self.file, Path::new(&self.name));
         let bytes = self.file.metadata().map_err(internal)?.len();
         let (first, last) = self.span.0.unwrap_or_default();
         Ok(BucketFile { name: self.name, rows: self.rows, bytes, first, last })

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{SqlResult, control, internal, no_such};
 use crate::state::{BucketFile, Folded, State, work_key};
 
-pub(crate) use writer::{NewFile, ParquetFile, sync_dir};
+pub(crate) use writer::{NewFile, ParquetFile, sync_dir, sync_file};
 
 /// The state of a table, small whatever the table holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

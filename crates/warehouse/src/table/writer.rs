@@ -101,10 +101,22 @@ fn write(
         }
     }
     writer.close().map_err(internal)?;
-    file.sync_all().map_err(internal)?;
+    sync_file(&file, path);
     Ok(rows)
 }
 
+/// Makes a file's contents durable. Where that fails the process ends: a second try may be called a
+/// success without anything having been written.
+pub(crate) fn sync_file(file: &File, path: &std::path::Path) {
+    if let Err(error) = file.sync_all() {
+        let path = path.display();
+        tracing::error!(%path, %error, "a sync failed, what was written may be lost: stopping");
+        std::process::abort();
+    }
+}
+
+/// Makes a directory's names durable, or ends the process.
 pub(crate) fn sync_dir(dir: &std::path::Path) -> SqlResult<()> {
-    File::open(dir).and_then(|d| d.sync_all()).map_err(internal)
+    sync_file(&File::open(dir).map_err(internal)?, dir);
+    Ok(())
 }
