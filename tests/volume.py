@@ -28,11 +28,16 @@ SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
 class Volume:
-    def __init__(self, kind, folder, size=BYTES, image=None):
+    def __init__(self, kind, folder, size=BYTES, image=None, make=(), written=0):
+        """With `written`, the image has room for that many bytes at its start, and none yet behind."""
         self.image = Path(image or folder / "image")
         with open(self.image, "wb") as file:
             file.truncate(size)
-        run(*MAKE[kind], str(self.image))
+        run(*MAKE[kind], *make, str(self.image))
+        with open(self.image, "r+b") as file:
+            start = file.read(written)
+            file.seek(0)
+            file.write(start)
         self.path = folder / "volume"
         self.path.mkdir()
         self.mount()
