@@ -1,4 +1,4 @@
-//! Tasks that people and CI run: `cargo xtask test`, `fuzz`, `setup`, `tidy`, `ci`.
+//! Tasks that people and CI run: `cargo xtask test`, `fuzz`, `torture`, `setup`, `tidy`, `ci`.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -12,10 +12,11 @@ mod setup;
 mod tally;
 mod test;
 mod tidy;
+mod torture;
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::tally::Tally;
 
@@ -30,6 +31,9 @@ cargo xtask COMMAND
   fuzz [--seconds N] [--seed N] [--keep] [TARGET...]
                     some of them (the folders of fuzz/corpus), for N seconds each; a seed repeats a
                     run; with --keep, inputs that reach something new join fuzz/corpus
+  torture [--hours N]
+                    power cuts, kills and simulation in turn for N hours (as root); what was done is
+                    added to the ledger in docs/reliability.md
   tidy              check the rules of this repository that no compiler checks
   tidy --write      the same, after making the tables in docs/ again that are made of the tests
   ci                format, clippy with warnings denied, tidy, cargo deny if it is installed, test
@@ -61,6 +65,8 @@ fn run(arguments: &[&str]) -> Result<bool> {
             Ok(true)
         }
         ["fuzz", more @ ..] => fuzz::run(&fuzz::Wanted::read(more)?),
+        ["torture"] => torture::run(0.0),
+        ["torture", "--hours", hours] => torture::run(hours.parse().context("--hours")?),
         ["tidy"] => tidy::run(),
         ["tidy", "--write"] => Ok(tidy::write()? && tidy::run()?),
         ["ci"] => Ok(finish(ci::run()?)),

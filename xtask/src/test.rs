@@ -109,7 +109,7 @@ fn missing(clients: &Clients) -> String {
 }
 
 /// Builds the binary, unless the environment names one. None when it does not build.
-fn binary() -> Result<Option<PathBuf>> {
+pub(crate) fn binary() -> Result<Option<PathBuf>> {
     if let Some(given) = std::env::var_os("HYDRANT_BINARY") {
         return Ok(Some(PathBuf::from(given)));
     }
