@@ -33,6 +33,7 @@ use crate::policy::Policy;
 pub use capacity::{Capacity, PlannedShard, Reshard};
 pub use consumer::{Consumer, ConsumerState, ConsumerStatus};
 pub use shard::{InvalidShardId, Shard, ShardId};
+use state::lasts;
 pub use state::{StreamMode, StreamState, StreamStatus};
 
 const PREFIX: &str = "streams/";
@@ -134,9 +135,9 @@ impl Stream {
     /// Its status at `now`; `None` once a deletion is through.
     pub fn status(&self, now: Timestamp) -> Option<StreamStatus> {
         match self.state {
-            StreamState::Creating(until) if now < until => Some(StreamStatus::Creating),
+            StreamState::Creating(until) if lasts(until, now) => Some(StreamStatus::Creating),
             StreamState::Updating(until) if now < until => Some(StreamStatus::Updating),
-            StreamState::Deleting(until) if now < until => Some(StreamStatus::Deleting),
+            StreamState::Deleting(until) if lasts(until, now) => Some(StreamStatus::Deleting),
             StreamState::Deleting(_) => None,
             // Time alone does not end it: its shards have to be there first.
             _ if self.capacity.reshard.is_some() => Some(StreamStatus::Updating),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Stream;
+use super::state::lasts;
 use crate::arn::Arn;
 use crate::clock::Timestamp;
 use crate::policy::Policy;
@@ -61,9 +62,9 @@ impl Consumer {
     /// Its status at `now`; `None` once a deletion is through.
     pub fn status(&self, now: Timestamp) -> Option<ConsumerStatus> {
         match self.state {
-            ConsumerState::Creating(until) if now < until => Some(ConsumerStatus::Creating),
+            ConsumerState::Creating(until) if lasts(until, now) => Some(ConsumerStatus::Creating),
             ConsumerState::Creating(_) => Some(ConsumerStatus::Active),
-            ConsumerState::Deleting(until) if now < until => Some(ConsumerStatus::Deleting),
+            ConsumerState::Deleting(until) if lasts(until, now) => Some(ConsumerStatus::Deleting),
             ConsumerState::Deleting(_) => None,
         }
     }

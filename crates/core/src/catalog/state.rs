@@ -1,8 +1,19 @@
 //! What a stream is doing, and who decides on its shards.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+
+/// The longest that a state can be set to last.
+const LASTS_MAX: Duration = Duration::from_secs(3_600);
+
+/// Whether a state that ends at `until` lasts still. One that would last longer than any can was
+/// begun before the clock was set back, and is over; the end of time means work that is not done.
+pub(super) fn lasts(until: Timestamp, now: Timestamp) -> bool {
+    now < until && (until == Timestamp::MAX || until <= now.plus(LASTS_MAX))
+}
 
 /// What a stream is doing, with the moment at which that ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

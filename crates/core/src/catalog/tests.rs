@@ -76,6 +76,30 @@ fn stream() -> Stream {
     }
 }
 
+#[test]
+fn a_clock_that_is_set_back_brings_no_state_back() {
+    let now = Timestamp::from_millis(1_763_000_000_000);
+    let soon = now.plus(Duration::from_millis(20));
+    let before = now.minus(Duration::from_secs(86_400));
+    let at = |state, now| Stream { state, ..stream() }.status(now);
+    assert_eq!(at(StreamState::Creating(soon), now), Some(StreamStatus::Creating));
+    assert_eq!(at(StreamState::Creating(soon), before), Some(StreamStatus::Active));
+    assert_eq!(at(StreamState::Creating(Timestamp::MAX), now), Some(StreamStatus::Creating));
+    assert_eq!(at(StreamState::Deleting(soon), now), Some(StreamStatus::Deleting));
+    assert_eq!(at(StreamState::Deleting(soon), before), None);
+    let consumer = |state| Consumer {
+        name: "c".to_owned(),
+        created: now,
+        state,
+        tags: BTreeMap::new(),
+        policy: None,
+    };
+    let creating = consumer(ConsumerState::Creating(soon));
+    assert_eq!(creating.status(now), Some(ConsumerStatus::Creating));
+    assert_eq!(creating.status(before), Some(ConsumerStatus::Active));
+    assert_eq!(consumer(ConsumerState::Deleting(soon)).status(before), None);
+}
+
 #[tokio::test]
 async fn a_lost_answer_does_not_leave_the_copy_behind() {
     let store = Arc::new(Store::default());
