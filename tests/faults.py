@@ -20,11 +20,11 @@ import volume
 from journal import Journal, Lost, content
 
 # An image that promises more than there is behind it: a write that the kernel took fails later.
-IMAGE_BYTES = 64 << 20
-BEHIND_IT = "24m"
+IMAGE_BYTES = 400 << 20
+BEHIND_IT = "48m"
 # The file system's own blocks are there, so that it does not end itself before the server does.
 NO_JOURNAL = ["-b", "4096", "-O", "^has_journal"]
-METADATA_BYTES = 4 << 20
+METADATA_BYTES = 16 << 20
 BEHIND_IT_LATER = "96m"
 FULL_BYTES = 400 << 20
 # What SDKs repeat.
@@ -63,6 +63,8 @@ def fsync(folder, only):
     writers.join(PATIENCE_SECONDS)
     server.start()
     load.check(server, journal, True)
+    # What was there before is on the disk, whether or not anybody relies on it.
+    volume.run("sync", "-f", str(disk.path))
     errors = take_what_is_behind(disk.path / "ballast")
 
     writers = load.Load(server, journal, "after", only=only)

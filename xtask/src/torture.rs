@@ -27,6 +27,7 @@ const CUTS: [(&str, &str); 3] = [
     ("xfs", "power cuts of XFS"),
     ("kill", "kills under an SDK's load"),
 ];
+const FAULTS: &str = "rounds of machines that fail";
 const SEEDS: &str = "simulated seeds";
 const CRASHES: &str = "simulated crashes";
 
@@ -52,9 +53,17 @@ pub(crate) fn run(hours: f64) -> Result<bool> {
             let count = |what: &str| told.get(what).and_then(Value::as_u64).unwrap_or_default();
             enter(&[(name, count("times"), count("records acknowledged"))])?;
         }
-        if !simulate()? {
+        let mut faults = Command::new(&python);
+        faults
+            .args(["-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/test_faults.py"])
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("HYDRANT_BINARY", &binary)
+            .env("HYDRANT_TEST_FAULTS", "1")
+            .env("HYDRANT_TEST_STOPPED_SECONDS", "60");
+        if follow(&mut faults)?.is_empty() || !simulate()? {
             return Ok(false);
         }
+        enter(&[(FAULTS, 1, 0)])?;
         if begun.elapsed() >= patience {
             return Ok(true);
         }
