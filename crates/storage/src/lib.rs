@@ -4,6 +4,7 @@
 //! lock               held by the process that uses the directory
 //! hydrant.db         the control store (SQLite, WAL, synchronous=FULL)
 //! log/N.seg, N.idx   the log's segments, and where in each the shards' frames are
+//! log/F-N.cold, .cix what is still kept of the segments from F to N, and its index
 //! log/spare-N.seg    segments to come: allocated, written once, or recycled
 //! ```
 

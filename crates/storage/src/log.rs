@@ -3,6 +3,7 @@
 mod cache;
 mod directory;
 mod frame;
+mod merge;
 mod queue;
 mod reader;
 mod recovery;
@@ -64,12 +65,21 @@ pub struct LogOptions {
     /// Free space that no new segment is made from, in bytes: with less, appends answer
     /// [`LogError::Full`] once the segments at hand are full, and reads go on.
     pub free_bytes_min: u64,
+    /// Neighbouring segments of which little is kept, because their shards have different
+    /// retentions, are copied into one once there are this many; half of `free_bytes_min` may be
+    /// used for it.
+    pub merged_min: usize,
 }
 
 impl Default for LogOptions {
-    /// 256 MiB each.
+    /// 256 MiB each, and eight neighbours.
     fn default() -> Self {
-        Self { segment_bytes: 256 << 20, cache_bytes: 256 << 20, free_bytes_min: 256 << 20 }
+        Self {
+            segment_bytes: 256 << 20,
+            cache_bytes: 256 << 20,
+            free_bytes_min: 256 << 20,
+            merged_min: 8,
+        }
     }
 }
 
@@ -162,7 +172,8 @@ impl Log {
         let clock: Arc<dyn Clock> = Arc::new(Steady::new(clock));
         warn_if_ahead(found.last_ms, clock.now());
         let (next, last_ms) = (found.next, found.last_ms);
-        let shared = Shared::new(options, lock, log_dir, clock, fatal, found);
+        let salts = Random::from_entropy(random.bytes());
+        let shared = Shared::new(options, lock, log_dir, clock, fatal, salts, found);
         let shared = Arc::new(shared);
         let (tasks, todo) = std::sync::mpsc::channel();
         let random = Random::from_entropy(random.bytes());

@@ -36,6 +36,8 @@ pub(crate) enum Bug {
     SpareTwice,
     /// A segment's index forgets the shards that are idle.
     EndsForgotten,
+    /// A cold segment is not synced before what it stands for goes.
+    MergeUnsynced,
     /// A clock that leaps a year ahead is followed at once.
     FollowLeap,
 }

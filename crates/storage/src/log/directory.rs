@@ -178,6 +178,11 @@ impl Index {
         whole.then_some(Self { header, body })
     }
 
+    /// Past the segment's last frame.
+    pub(super) fn data_end(&self) -> u64 {
+        self.header.end
+    }
+
     /// Bytes in memory.
     pub(super) fn bytes(&self) -> usize {
         self.body.len()
@@ -199,6 +204,14 @@ impl Index {
             }
         }
         (low..start + count).take(max).map(|n| self.entry(n)).collect()
+    }
+
+    /// Every frame of the segment, by shard and then by index.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (ShardUid, Entry)> {
+        (0..self.header.shards).flat_map(move |n| {
+            let (shard, start, count, _) = self.shard(n);
+            (start..start + count).map(move |n| (ShardUid(shard), self.entry(n)))
+        })
     }
 
     /// The shards with records in the segment, and where each ended in it.
@@ -261,7 +274,8 @@ mod tests {
 
     #[test]
     fn an_index_answers_as_the_directory_did() {
-        let segment = SegmentHeader { no: 3, salt: [1; 16], created_ms: 0, floor_ms: 0 };
+        let segment =
+            SegmentHeader { no: 3, salt: [1; 16], created_ms: 0, floor_ms: 0, stands_for: None };
         let mut directory = Directory::default();
         for n in 0..50u32 {
             let entry = Entry { first: RecordIndex(u64::from(n) * 10), at: n, bytes: 64, count: 3 };

@@ -96,19 +96,21 @@ impl Shared {
 
     /// Fills the page from the segments. Reads the disk.
     pub(super) fn read_segments(&self, shard: ShardUid, pager: &mut Pager) -> Result<(), LogError> {
-        let segments = self.segments.read().clone();
-        let start = segments.partition_point(|s| !s.reaches(pager.next()));
-        for segment in &segments[start..] {
-            match self.read_segment(segment, shard, pager) {
-                // Freed under our feet: what was in it has expired.
-                Err(_) if !self.has(segment) => {}
-                done => done?,
+        'list: loop {
+            let segments = self.segments.read().clone();
+            let start = segments.partition_point(|s| !s.reaches(pager.next()));
+            for segment in &segments[start..] {
+                match self.read_segment(segment, shard, pager) {
+                    // Freed under our feet, or merged: what is kept of it is in another one.
+                    Err(_) if !self.has(segment) => continue 'list,
+                    done => done?,
+                }
+                if pager.is_full() {
+                    break;
+                }
             }
-            if pager.is_full() {
-                break;
-            }
+            return Ok(());
         }
-        Ok(())
     }
 
     fn read_segment(

@@ -13,7 +13,7 @@ use super::LogOptions;
 use super::directory::{INDEX_HEADER_BYTES, Index, IndexHeader};
 use super::frame::{Header, Kind};
 use super::segment::{
-    BadHeader, DATA_START, FORMAT, Scan, SegmentHeader, index_name, number_of, scan, segment_name,
+    BadHeader, DATA_START, FORMAT, Scan, SegmentHeader, cold_name, number_of, scan, segment_name,
 };
 use super::shared::{Segment, read_file, write_file};
 use crate::disk::{DiskFile, LogDir};
@@ -68,17 +68,16 @@ pub(super) fn recover(dir: &LogDir, options: &LogOptions) -> Result<Recovered, O
 
 fn try_recover(dir: &LogDir, options: &LogOptions) -> Result<Recovered, Unfit> {
     let names = dir.disk.list(&dir.path).map_err(|e| OpenError::io("list", &dir.path, e))?;
-    let mut numbers: Vec<u64> = names.iter().filter_map(|n| number_of(n, "seg")).collect();
-    numbers.sort_unstable();
+    let listed = standing(dir, &names)?;
     let mut found = Recovered {
         segments: Vec::new(),
-        spares: tidy(dir, options, &names, &numbers)?,
-        next: numbers.last().map_or(1, |no| no + 1),
+        spares: tidy(dir, options, &names, &listed)?,
+        next: listed.last().map_or(1, |newest| newest.no + 1),
         last_ms: 0,
     };
-    for &no in &numbers {
-        let is_newest = Some(&no) == numbers.last();
-        let mut segment = Opening::open(dir, no)?;
+    for &at in &listed {
+        let is_newest = Some(&at) == listed.last();
+        let mut segment = Opening::open(dir, at)?;
         found.last_ms = found.last_ms.max(segment.header.floor_ms);
         let index = match segment.index_header()? {
             Some(index) => index,
@@ -86,7 +85,6 @@ fn try_recover(dir: &LogDir, options: &LogOptions) -> Result<Recovered, Unfit> {
                 let Some(scan) = segment.scan(is_newest)? else {
                     // Nothing was ever written to it.
                     segment.make_spare(options, &mut found.spares)?;
-                    found.next = no;
                     continue;
                 };
                 match segment.write_index(&scan, found.segments.last()) {
@@ -110,17 +108,78 @@ fn try_recover(dir: &LogDir, options: &LogOptions) -> Result<Recovered, Unfit> {
     Ok(found)
 }
 
+/// A segment by its file's name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Listed {
+    no: u64,
+    /// The first that it stands for, if it is a cold one.
+    first: Option<u64>,
+}
+
+impl Listed {
+    fn of(name: &str) -> Option<Self> {
+        Self::with(name, "seg", "cold")
+    }
+
+    fn of_index(name: &str) -> Option<Self> {
+        Self::with(name, "idx", "cix")
+    }
+
+    fn with(name: &str, written: &str, cold: &str) -> Option<Self> {
+        if let Some(no) = number_of(name, written) {
+            return Some(Self { no, first: None });
+        }
+        let (first, no) = name.split_once('-')?;
+        let first = first.bytes().all(|b| b.is_ascii_digit()).then(|| first.parse().ok())??;
+        Some(Self { no: number_of(no, cold)?, first: Some(first) })
+    }
+
+    fn name(self) -> String {
+        match self.first {
+            Some(first) => cold_name(first, self.no),
+            None => segment_name(self.no),
+        }
+    }
+}
+
+/// The segments in order, without those that a cold one stands for, which are removed.
+fn standing(dir: &LogDir, names: &[String]) -> Result<Vec<Listed>, OpenError> {
+    let mut listed: Vec<_> = names.iter().filter_map(|name| Listed::of(name)).collect();
+    listed.sort_unstable();
+    let mut gone = Vec::new();
+    for &cold in &listed {
+        let Some(first) = cold.first else { continue };
+        // It was whole before it had its name, but whoever it stands for goes only if it is still.
+        Opening::open(dir, cold)?;
+        let stood_for = |other: &&Listed| {
+            **other != cold && first <= other.first.unwrap_or(other.no) && other.no <= cold.no
+        };
+        gone.extend(listed.iter().filter(stood_for).copied());
+    }
+    gone.dedup();
+    if !gone.is_empty() {
+        // The name of the cold one may be in memory only.
+        dir.sync().map_err(|e| OpenError::io("sync", &dir.path, e))?;
+    }
+    for segment in &gone {
+        let path = dir.file(&segment.name());
+        dir.disk.remove(&path).map_err(|e| OpenError::io("remove", &path, e))?;
+    }
+    listed.retain(|segment| !gone.contains(segment));
+    Ok(listed)
+}
+
 /// Removes what a crash left half done, and returns the spare files.
 fn tidy(
     dir: &LogDir,
     options: &LogOptions,
     names: &[String],
-    segments: &[u64],
+    segments: &[Listed],
 ) -> Result<Vec<String>, OpenError> {
     let mut spares = Vec::new();
     for name in names {
         let path = dir.file(name);
-        let is_orphan = number_of(name, "idx").is_some_and(|no| !segments.contains(&no));
+        let is_orphan = Listed::of_index(name).is_some_and(|of| !segments.contains(&of));
         let is_spare = name.starts_with("spare-") && name.ends_with(".seg");
         let fits = is_spare
             && dir
@@ -131,7 +190,7 @@ fn tidy(
                 == options.segment_bytes;
         if fits {
             spares.push(name.clone());
-        } else if is_spare || is_orphan || name.ends_with(".idx.tmp") {
+        } else if is_spare || is_orphan || name.ends_with(".tmp") {
             dir.disk.remove(&path).map_err(|e| OpenError::io("remove", &path, e))?;
         }
     }
@@ -147,8 +206,8 @@ struct Opening<'a> {
 }
 
 impl<'a> Opening<'a> {
-    fn open(dir: &'a LogDir, no: u64) -> Result<Self, OpenError> {
-        let name = segment_name(no);
+    fn open(dir: &'a LogDir, listed: Listed) -> Result<Self, OpenError> {
+        let name = listed.name();
         let path = dir.file(&name);
         let failed = |e| OpenError::io("read", &path, e);
         let file = dir.disk.open(&path).map_err(failed)?;
@@ -161,8 +220,8 @@ impl<'a> Opening<'a> {
             way_on: LOST_HEADER,
         };
         match SegmentHeader::decode(&bytes[..got]) {
-            Ok(header) if header.no == no => Ok(Self { dir, name, header, file }),
-            Ok(_) => Err(damaged("the segment has another number than its name says")),
+            Ok(header) if header.name() == name => Ok(Self { dir, name, header, file }),
+            Ok(_) => Err(damaged("the segment is another one than its name says")),
             Err(BadHeader::Damaged) => Err(damaged("the segment's header is not as written")),
             Err(BadHeader::Format(found)) => Err(OpenError::UnknownFormat {
                 path: path.clone(),
@@ -179,7 +238,7 @@ impl<'a> Opening<'a> {
 
     /// The head of the segment's index, or `None` if it has to be made.
     fn index_header(&self) -> Result<Option<IndexHeader>, OpenError> {
-        let path = self.dir.file(&index_name(self.header.no));
+        let path = self.dir.file(&self.header.index_name());
         let mut bytes = vec![0; INDEX_HEADER_BYTES];
         let read = self.dir.disk.open(&path).and_then(|f| f.read_at(&mut bytes, 0));
         match read {
@@ -261,21 +320,21 @@ impl<'a> Opening<'a> {
             Some(before) if before.is_indexed() => self.ends_of(&before.header)?,
             // There was no room for that one, so there is none for this one.
             Some(_) => {
-                let path = self.dir.file(&index_name(self.header.no));
+                let path = self.dir.file(&self.header.index_name());
                 return Err(OpenError::Full { action: "write", path }.into());
             }
             None => BTreeMap::new(),
         };
         let last_ms = scan.last_ms.max(self.header.floor_ms);
         let bytes = scan.directory.encode(&self.header, scan.end, last_ms, ends);
-        let name = index_name(self.header.no);
+        let name = self.header.index_name();
         let path = self.dir.file(&name);
         write_file(self.dir, &name, &bytes).map_err(|e| OpenError::io("write", &path, e))?;
         IndexHeader::decode(&bytes, &self.header).ok_or(Unfit::Index(name))
     }
 
     fn ends_of(&self, before: &SegmentHeader) -> Result<BTreeMap<u64, u64>, Unfit> {
-        let name = index_name(before.no);
+        let name = before.index_name();
         let path = self.dir.file(&name);
         let bytes = read_file(self.dir, &name).map_err(|e| OpenError::io("read", &path, e))?;
         Index::decode(bytes, before).map(|index| index.ends()).ok_or(Unfit::Index(name))

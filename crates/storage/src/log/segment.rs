@@ -18,14 +18,14 @@ const SCAN_BYTES: usize = 4 << 20;
 /// Bytes searched at a time for a frame behind a bad one.
 const BLOCK_BYTES: usize = 4 << 10;
 
-/// `N.seg`.
+/// `N.seg`: a segment as it was written.
 pub(super) fn segment_name(no: u64) -> String {
     format!("{no:012}.seg")
 }
 
-/// `N.idx`.
-pub(super) fn index_name(no: u64) -> String {
-    format!("{no:012}.idx")
+/// `F-N.cold`: what was still kept of the segments from `F` to `N`.
+pub(super) fn cold_name(first: u64, no: u64) -> String {
+    format!("{first:012}-{no:012}.cold")
 }
 
 /// The number in a name of `N.extension`.
@@ -44,6 +44,8 @@ pub(super) struct SegmentHeader {
     /// No record of an earlier segment arrived later than this, so a clock that stands before it is
     /// held here.
     pub(super) floor_ms: u64,
+    /// The first of the segments that a cold one stands for; none in one as it was written.
+    pub(super) stands_for: Option<u64>,
 }
 
 /// Why bytes are not a segment's header.
@@ -65,6 +67,27 @@ impl SegmentHeader {
         Stamp { seed, segment: self.no as u32 }
     }
 
+    /// What no other segment of the moment has.
+    pub(super) fn key(&self) -> (u64, Option<u64>) {
+        (self.no, self.stands_for)
+    }
+
+    /// The name of the segment's file.
+    pub(super) fn name(&self) -> String {
+        match self.stands_for {
+            None => segment_name(self.no),
+            Some(first) => cold_name(first, self.no),
+        }
+    }
+
+    /// The name of its index's file.
+    pub(super) fn index_name(&self) -> String {
+        match self.stands_for {
+            None => format!("{:012}.idx", self.no),
+            Some(first) => format!("{first:012}-{:012}.cix", self.no),
+        }
+    }
+
     /// The header's bytes.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(DATA_START as usize);
@@ -75,6 +98,8 @@ impl SegmentHeader {
         out.extend_from_slice(&self.salt);
         out.extend_from_slice(&self.created_ms.to_le_bytes());
         out.extend_from_slice(&self.floor_ms.to_le_bytes());
+        // Numbers start from 1.
+        out.extend_from_slice(&self.stands_for.unwrap_or(0).to_le_bytes());
         out.resize(DATA_START as usize - 4, 0);
         let crc = crc32c::crc32c(&out);
         out.extend_from_slice(&crc.to_le_bytes());
@@ -101,6 +126,7 @@ impl SegmentHeader {
             salt,
             created_ms: u64_at(bytes, 40),
             floor_ms: u64_at(bytes, 48),
+            stands_for: Some(u64_at(bytes, 56)).filter(|first| *first > 0),
         })
     }
 }
@@ -238,7 +264,8 @@ mod tests {
 
     #[test]
     fn a_header_reads_back_and_notices_damage() {
-        let header = SegmentHeader { no: 7, salt: [9; 16], created_ms: 1, floor_ms: 2 };
+        let header =
+            SegmentHeader { no: 7, salt: [9; 16], created_ms: 1, floor_ms: 2, stands_for: Some(3) };
         let bytes = header.encode();
         assert_eq!(bytes.len(), DATA_START as usize);
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hydrant_core::log::{LogError, ShardUid, Tail};
 use hydrant_core::sequence::RecordIndex;
-use hydrant_core::{Clock, Timestamp};
+use hydrant_core::{Clock, Random, Timestamp};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
@@ -17,7 +17,7 @@ use super::cache::Cache;
 use super::directory::{Directory, Entry, Index};
 use super::frame::Stamp;
 use super::recovery::Recovered;
-use super::segment::{Scan, SegmentHeader, index_name, segment_name};
+use super::segment::{Scan, SegmentHeader};
 use super::spare::first_spare_no;
 use crate::dir::DataDir;
 use crate::disk::LogDir;
@@ -82,7 +82,7 @@ impl Segment {
 
     /// Its file's name.
     pub(super) fn name(&self) -> String {
-        segment_name(self.header.no)
+        self.header.name()
     }
 
     /// Whether its index is in place.
@@ -132,7 +132,7 @@ impl Shard {
 /// Directories of complete segments, the latest used ones.
 #[derive(Default)]
 struct Indexes {
-    by_segment: HashMap<u64, (Arc<Index>, u64)>,
+    by_segment: HashMap<(u64, Option<u64>), (Arc<Index>, u64)>,
     bytes: usize,
     uses: u64,
 }
@@ -157,6 +157,10 @@ pub(super) struct Shared {
     /// Keeps other processes out of a real directory for as long as a thread of the log lives.
     _lock: Option<DataDir>,
     indexes: Mutex<Indexes>,
+    /// For the salts of cold segments.
+    pub(super) random: Random,
+    /// Which of the complete segments is looked at next, to be merged.
+    pub(super) merge_from: AtomicUsize,
 }
 
 impl Shared {
@@ -167,6 +171,7 @@ impl Shared {
         dir: LogDir,
         clock: Arc<dyn Clock>,
         fatal: Fatal,
+        random: Random,
         found: Recovered,
     ) -> Self {
         let cache = Mutex::new(Cache::new(options.cache_bytes));
@@ -183,6 +188,8 @@ impl Shared {
             failed: AtomicBool::new(false),
             _lock: lock,
             indexes: Mutex::default(),
+            random,
+            merge_from: AtomicUsize::new(0),
         }
     }
 
@@ -207,12 +214,12 @@ impl Shared {
 
     /// The directory of a complete segment, read once and kept while it is in use.
     pub(super) fn index(&self, segment: &Segment) -> Result<Arc<Index>, LogError> {
-        let no = segment.header.no;
+        let key = segment.header.key();
         {
             let mut indexes = self.indexes.lock();
             indexes.uses += 1;
             let uses = indexes.uses;
-            if let Some((index, used)) = indexes.by_segment.get_mut(&no) {
+            if let Some((index, used)) = indexes.by_segment.get_mut(&key) {
                 *used = uses;
                 return Ok(index.clone());
             }
@@ -221,7 +228,7 @@ impl Shared {
         let mut indexes = self.indexes.lock();
         let uses = indexes.uses;
         indexes.bytes += index.bytes();
-        if let Some((old, _)) = indexes.by_segment.insert(no, (index.clone(), uses)) {
+        if let Some((old, _)) = indexes.by_segment.insert(key, (index.clone(), uses)) {
             indexes.bytes -= old.bytes();
         }
         while indexes.bytes > INDEXES_BYTES_MAX && indexes.by_segment.len() > 1 {
@@ -233,7 +240,7 @@ impl Shared {
     }
 
     fn load_index(&self, header: &SegmentHeader) -> Result<Index, LogError> {
-        let name = index_name(header.no);
+        let name = header.index_name();
         let bytes = read_file(&self.dir, &name).map_err(|e| unavailable(&name, &e))?;
         Index::decode(bytes, header).ok_or_else(|| {
             LogError::Corrupt(format!(
@@ -245,8 +252,8 @@ impl Shared {
     }
 
     /// Forgets the directory of a segment that is no more.
-    pub(super) fn forget_index(&self, no: u64) {
-        self.indexes.lock().forget(no);
+    pub(super) fn forget_index(&self, segment: &Segment) {
+        self.indexes.lock().forget(segment.header.key());
     }
 
     /// Up to `max` of the shard's frames in the segment with records at `from` or above.
@@ -297,8 +304,8 @@ impl Shared {
 }
 
 impl Indexes {
-    fn forget(&mut self, no: u64) {
-        if let Some((index, _)) = self.by_segment.remove(&no) {
+    fn forget(&mut self, key: (u64, Option<u64>)) {
+        if let Some((index, _)) = self.by_segment.remove(&key) {
             self.bytes -= index.bytes();
         }
     }

@@ -83,7 +83,8 @@ pub(super) fn new_segment(
         return Err(io::Error::from(io::ErrorKind::StorageFull).into());
     };
     let created_ms = shared.clock.now().as_millis();
-    let header = SegmentHeader { no, salt: random.bytes(), created_ms, floor_ms };
+    let salt = random.bytes();
+    let header = SegmentHeader { no, salt, created_ms, floor_ms, stands_for: None };
     let make = || -> Result<_, NewSegmentError> {
         let file = shared.dir.disk.open(&shared.dir.file(&spare))?;
         file.write_at(&[IoSlice::new(&header.encode())], 0)?;

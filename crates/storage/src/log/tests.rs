@@ -18,7 +18,7 @@ const A: ShardUid = ShardUid(1);
 const B: ShardUid = ShardUid(2);
 
 fn options(segment_bytes: u64) -> LogOptions {
-    LogOptions { segment_bytes, cache_bytes: 64 << 10, free_bytes_min: 0 }
+    LogOptions { segment_bytes, cache_bytes: 64 << 10, free_bytes_min: 0, merged_min: 4 }
 }
 
 fn no_fatal() -> Fatal {
@@ -245,6 +245,52 @@ async fn expired_segments_are_used_again() {
     let found = data(&log, A).await.unwrap();
     assert_eq!(found.len(), 51);
     assert!(found[1..].iter().enumerate().all(|(n, d)| d.starts_with(&format!("{n} z"))));
+    close(log).await;
+}
+
+#[tokio::test]
+async fn mixed_retentions_are_merged() {
+    let bench = Bench::new();
+    let log = bench.open(LogOptions { cache_bytes: 0, ..options(64 << 10) });
+    log.create(A, DAY).await.unwrap();
+    log.create(B, DAY * 400).await.unwrap();
+    let mut want = Vec::new();
+    for day in 0..20 {
+        for n in 0..10 {
+            put(&log, A, &"x".repeat(10_000)).await;
+            let text = format!("{day}/{n} {}", "y".repeat(n * 50));
+            put(&log, B, &text).await;
+            want.push(text);
+        }
+        bench.clock.advance(DAY);
+        log.reclaim().await.unwrap();
+        assert_eq!(data(&log, B).await.unwrap(), want, "day {day}");
+    }
+    bench.clock.advance(DAY);
+    for _ in 0..9 {
+        log.reclaim().await.unwrap();
+    }
+    let end = log.tail(B).await.unwrap().end;
+    let names: Vec<_> = std::fs::read_dir(bench.log_dir())
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(names.iter().filter(|n| n.ends_with(".cold")).count() > 0, "{names:?}");
+    assert!(names.len() < 30, "{names:?}");
+    assert_eq!(data(&log, B).await.unwrap(), want);
+    close(log).await;
+    // Its index is made anew from the cold segment itself.
+    let indexes = names.iter().filter(|n| n.ends_with(".cix"));
+    indexes.for_each(|name| std::fs::remove_file(bench.log_dir().join(name)).unwrap());
+    let log = bench.open(options(64 << 10));
+    assert_eq!(data(&log, B).await.unwrap(), want, "opened again");
+    assert_eq!(log.tail(B).await.unwrap().end, end);
+    log.drop_shard(B).await.unwrap();
+    log.drop_shard(A).await.unwrap();
+    log.reclaim().await.unwrap();
+    let files = std::fs::read_dir(bench.log_dir()).unwrap();
+    let cold = files.filter(|e| e.as_ref().unwrap().path().extension().unwrap() == "cold");
+    assert_eq!(cold.count(), 0, "a cold segment is freed like any other");
     close(log).await;
 }
 

@@ -8,11 +8,12 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
+use hydrant_core::Timestamp;
 use hydrant_core::log::{LogError, ShardUid};
 use hydrant_core::sequence::RecordIndex;
 use tokio::sync::oneshot;
 
-use super::segment::index_name;
+use super::merge;
 use super::shared::{Frames, Segment, Shared, write_file};
 use super::spare::{is_full, prewrite_spare};
 use crate::planted::{Bug, planted};
@@ -25,6 +26,13 @@ const SPARES_MAX: usize = 2;
 pub(super) struct Kept {
     pub(super) retention: Duration,
     pub(super) trimmed: RecordIndex,
+}
+
+impl Kept {
+    /// Whether somebody may still read a run of records that ends there.
+    pub(super) fn reaches(&self, end: RecordIndex, now: Timestamp) -> bool {
+        end > self.trimmed.max(RecordIndex::at(now.minus(self.retention)))
+    }
 }
 
 /// Something to do, off the writer's thread.
@@ -92,14 +100,15 @@ pub(super) fn work(shared: &Shared, task: Task) {
         }
         Task::Reclaim { segments, kept, reply } => {
             write_indexes(shared);
-            let freed = match reclaim(shared, &segments, &kept) {
-                Ok(freed) => freed,
-                Err(error) => {
-                    tracing::warn!(%error, "freeing segments of the log");
-                    0
-                }
-            };
-            let _ = reply.send(freed);
+            let freed = reclaim(shared, &segments, &kept).unwrap_or_else(|error| {
+                tracing::warn!(%error, "freeing segments of the log");
+                0
+            });
+            let merged = merge::merge(shared, &segments, &kept).unwrap_or_else(|error| {
+                tracing::warn!(%error, "merging segments of the log");
+                0
+            });
+            let _ = reply.send(freed + merged);
         }
     }
 }
@@ -112,7 +121,7 @@ fn write_indexes(shared: &Shared) {
         match write_index(shared, &segment) {
             Ok(()) => {}
             Err(WriteIndexError::Disk(e)) if !is_full(&e) => {
-                shared.fail(&format!("writing {}: {e}", index_name(segment.header.no)));
+                shared.fail(&format!("writing {}: {e}", segment.header.index_name()));
                 return;
             }
             Err(error) => {
@@ -138,7 +147,7 @@ fn write_index(shared: &Shared, segment: &Segment) -> Result<(), WriteIndexError
     let ends = shared.ends_before(segment.header.no)?;
     let last_ms = segment.last_ms.load(Ordering::Acquire);
     let bytes = directory.read().encode(&segment.header, end, last_ms, ends);
-    write_file(&shared.dir, &index_name(segment.header.no), &bytes)?;
+    write_file(&shared.dir, &segment.header.index_name(), &bytes)?;
     *segment.frames.write() = Frames::File;
     Ok(())
 }
@@ -151,8 +160,7 @@ fn reclaim(
 ) -> Result<usize, LogError> {
     let now = shared.clock.now();
     let is_kept = |(shard, end): (ShardUid, RecordIndex)| {
-        kept.get(&shard)
-            .is_some_and(|kept| end > kept.trimmed.max(RecordIndex::at(now.minus(kept.retention))))
+        kept.get(&shard).is_some_and(|kept| kept.reaches(end, now))
     };
     let mut freed = 0;
     for segment in segments {
@@ -183,9 +191,9 @@ fn reclaim(
     Ok(freed)
 }
 
-fn free(shared: &Shared, segment: &Arc<Segment>) -> io::Result<()> {
+pub(super) fn free(shared: &Shared, segment: &Arc<Segment>) -> io::Result<()> {
     shared.segments.write().retain(|s| !Arc::ptr_eq(s, segment));
-    shared.forget_index(segment.header.no);
+    shared.forget_index(segment);
     let (disk, name) = (&shared.dir.disk, segment.name());
     let len = disk.open(&shared.dir.file(&name))?.size()?;
     let wanted = shared.spares.lock().len() < SPARES_MAX;
@@ -196,7 +204,7 @@ fn free(shared: &Shared, segment: &Arc<Segment>) -> io::Result<()> {
     } else {
         disk.remove(&shared.dir.file(&name))?;
     }
-    disk.remove(&shared.dir.file(&index_name(segment.header.no)))?;
+    disk.remove(&shared.dir.file(&segment.header.index_name()))?;
     shared.dir.sync()?;
     if recycle {
         shared.spares.lock().push(spare);

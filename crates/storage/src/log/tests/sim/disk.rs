@@ -514,7 +514,8 @@ impl DiskFile for Handle {
                         let start = (sector * SECTOR_BYTES).min(bytes.len());
                         let end = (start + SECTOR_BYTES).min(bytes.len());
                         let kept = file.durable.len().clamp(start, end);
-                        bytes[start..kept].copy_from_slice(&file.durable[start.min(kept)..kept]);
+                        let old = file.durable.get(start..kept).unwrap_or_default();
+                        bytes[start..start + old.len()].copy_from_slice(old);
                         bytes[kept..end].fill(0);
                     }
                 }

@@ -254,7 +254,7 @@ impl Sim {
 
     fn options(&self) -> LogOptions {
         let Plan { segment_bytes, cache_bytes, .. } = self.plan;
-        LogOptions { segment_bytes, cache_bytes, free_bytes_min: 0 }
+        LogOptions { segment_bytes, cache_bytes, free_bytes_min: 0, merged_min: 2 }
     }
 
     /// Starts the process. False if the power failed meanwhile, or the disk refused.

@@ -6,7 +6,7 @@ use crate::planted::{Bug, plant};
 /// Seeds that a bug has time for.
 const SEEDS_MAX: u64 = 1_000;
 
-const BUGS: [Bug; 17] = [
+const BUGS: [Bug; 18] = [
     Bug::SkipSync,
     Bug::AckBeforeSync,
     Bug::PublishBeforeSync,
@@ -23,6 +23,7 @@ const BUGS: [Bug; 17] = [
     Bug::RecoverUnsynced,
     Bug::SpareTwice,
     Bug::EndsForgotten,
+    Bug::MergeUnsynced,
     Bug::FollowLeap,
 ];
 
