@@ -31,6 +31,9 @@ pub(crate) enum Command {
     Serve(Settings),
     /// Serve, and run the whole pipeline on a bundled set of real earthquakes.
     Demo(DemoSettings),
+    /// Load a server, and tell what it took.
+    #[command(subcommand)]
+    Bench(hydrant_bench::Measurement),
 }
 
 /// Settings of `demo`.
@@ -361,7 +364,7 @@ pub(crate) fn parse() -> Result<Cli> {
 /// The file that is named, or `hydrant.toml` if it is there.
 fn config_path() -> Option<PathBuf> {
     let matches = Cli::command().ignore_errors(true).get_matches();
-    let named = matches.subcommand().and_then(|(_, m)| {
+    let named = matches.subcommand().filter(|(name, _)| *name != "bench").and_then(|(_, m)| {
         let given = m.value_source("config")? != ValueSource::DefaultValue;
         given.then(|| m.get_one::<PathBuf>("config").cloned()).flatten()
     });
@@ -425,7 +428,7 @@ pub(crate) mod tests {
         let matches = command.try_get_matches_from(args)?;
         match Cli::from_arg_matches(&matches)?.command {
             Command::Serve(settings) => Ok(Settings { declared, ..settings }),
-            Command::Demo(_) => bail!("not serve"),
+            Command::Demo(_) | Command::Bench(_) => bail!("not serve"),
         }
     }
 

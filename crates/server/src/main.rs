@@ -14,9 +14,11 @@ mod telemetry;
 mod tls;
 mod wiring;
 
+use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
+use hydrant_bench::Measurement;
 use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -42,6 +44,7 @@ fn start() -> Result<()> {
     let (settings, demo) = match cli.command {
         Command::Serve(settings) => (settings, None),
         Command::Demo(demo) => (demo.settings, Some(demo.exit)),
+        Command::Bench(measurement) => return bench(&measurement),
     };
     settings.check()?;
     telemetry::start(&settings, demo.is_some())?;
@@ -53,6 +56,23 @@ fn start() -> Result<()> {
     sql.shutdown_background();
     runtime.shutdown_background();
     outcome
+}
+
+/// Loads a server, of this program or another, and prints what it took.
+fn bench(measurement: &Measurement) -> Result<()> {
+    let runtime = build("hydrant-bench", STACK_BYTES)?;
+    let report = runtime.block_on(hydrant_bench::run(measurement))?;
+    let mut out = std::io::stdout().lock();
+    if measurement.target().json() {
+        serde_json::to_writer(&mut out, &report)?;
+        writeln!(out)?;
+    } else {
+        writeln!(out, "{report}")?;
+    }
+    if report.missing > 0 {
+        bail!("{} records were acknowledged and not delivered", report.missing);
+    }
+    Ok(())
 }
 
 fn build(name: &str, stack_bytes: usize) -> Result<Runtime> {

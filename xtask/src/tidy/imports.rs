@@ -17,6 +17,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("warehouse", &["core"]),
     ("cdc", &["core"]),
     ("vault", &["core"]),
+    ("bench", &["core", "wire"]),
     (
         "server",
         &[
@@ -31,6 +32,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "warehouse",
             "cdc",
             "vault",
+            "bench",
         ],
     ),
     ("testkit", &["core"]),
