@@ -1,8 +1,7 @@
 """A server on a machine that misbehaves: its fsync fails, its disk is full, its clock is set, it is
 stopped for a while.
 
-What a disk does wrong is done by faults.py, in a process with mounts of its own. All of it is of the
-longer tier: `cargo xtask torture` runs it.
+What a disk does wrong is done by faults.py, in a process with mounts of its own.
 """
 
 import collections
@@ -20,10 +19,6 @@ import pytest
 import hydrant
 import volume
 from hydrant import eventually, make_stream, read_shard, read_stream
-
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("HYDRANT_TEST_FAULTS"), reason="a part of cargo xtask torture"
-)
 
 DAY = 86_400
 YEAR = 365 * DAY
@@ -103,6 +98,10 @@ class Writer:
         assert [r["Data"] for r in found] == [b"%d" % n for n in range(since, self.next)]
 
 
+@pytest.mark.skipif(
+    not os.environ.get("HYDRANT_TEST_FAULTS"), reason="a part of cargo xtask torture"
+)
+@pytest.mark.timeout(300)
 def test_a_clock_that_is_set_back_and_ahead_poisons_no_stream(start, tmp_path):
     wall = Wall(tmp_path)
     server = start(env=wall.env)
@@ -167,14 +166,14 @@ def test_a_server_that_stood_still_goes_on(start):
     threads = [threading.Thread(target=put, args=(n,)) for n in range(4)]
     for thread in threads:
         thread.start()
-    eventually(lambda: len(acknowledged) > 100)
+    eventually(lambda: len(acknowledged) > 100, 60)
     server.process.send_signal(signal.SIGSTOP)
     try:
         time.sleep(STOPPED_SECONDS)
         before = len(acknowledged)
     finally:
         server.process.send_signal(signal.SIGCONT)
-    eventually(lambda: len(acknowledged) > before + 100)
+    eventually(lambda: len(acknowledged) > before + 100, 60)
     over.set()
     for thread in threads:
         thread.join(60)
