@@ -195,10 +195,23 @@ def stamp(record):
     return source["epoch"], source["commit_lsn"], source["seq"]
 
 
-def row(values):
-    """A row's values as something that can be counted. NULL is as good as a column that is not there:
-    that is what a column added later is for the rows before."""
-    return json.dumps({k: v for k, v in values.items() if v is not None}, sort_keys=True)
+def row(values, missing=()):
+    """A row's values as something that can be counted. What a column added later is in the rows
+    before, NULL or the value that is `missing` there, is as good as a column that is not there."""
+    missing = dict(missing)
+    return json.dumps({k: v for k, v in values.items() if v != missing.get(k)}, sort_keys=True)
+
+
+def missing_values(shards):
+    """What columns that were added later are in the rows before, by table."""
+    found = collections.defaultdict(dict)
+    for records in shards.values():
+        for one in records:
+            for change in one.get("tableChanges", ()):
+                found[table(one)] |= {
+                    column["name"]: column["missingValue"]
+                    for column in change["table"]["columns"] if "missingValue" in column}
+    return found
 
 
 def fold(shards, keys=(), columns=()):
@@ -210,44 +223,48 @@ def fold(shards, keys=(), columns=()):
     """
     keys, columns = dict(keys), dict(columns)
     epoch = max(one["source"]["epoch"] for records in shards.values() for one in records)
+    missing = missing_values(shards)
     tables = collections.defaultdict(collections.Counter)
     for records in shards.values():
         held = collections.defaultdict(dict)
         for one in records:
             if one["source"]["epoch"] == epoch and is_change(one):
-                apply(held[table(one)], keys.get(table(one)), one)
+                apply(held[table(one)], keys.get(table(one)), one, missing[table(one)])
         for name, rows in held.items():
             for key, value in rows.items():
                 if name in keys:
                     left = columns.get(name, value)
-                    tables[name][row({k: v for k, v in value.items() if k in left})] += 1
+                    value = {k: v for k, v in value.items() if k in left}
+                    tables[name][row(value, missing[name])] += 1
                 else:
                     tables[name][key] += value
     return {name: +rows for name, rows in tables.items()}
 
 
-def apply(held, key, record):
+def apply(held, key, record, missing=()):
     """Applies one change to the rows of a table in one shard."""
     op, before, after = record["op"], record.get("before"), record.get("after")
     if op == "t":
         held.clear()
     elif not key:
         if op in "ud":
-            assert held.get(row(before)), f"not there: {record}"
-            held[row(before)] -= 1
+            assert held.get(row(before, missing)), f"not there: {str(record)[:1000]}"
+            held[row(before, missing)] -= 1
         if op in "cru":
-            held[row(after)] = held.get(row(after), 0) + 1
+            held[row(after, missing)] = held.get(row(after, missing), 0) + 1
     elif op == "d":
         name = tuple(before[column] for column in key)
-        assert held.pop(name, None) is not None, f"not there to delete: {record}"
+        assert held.pop(name, None) is not None, f"not there to delete: {str(record)[:1000]}"
     else:
         name = tuple(after[column] for column in key)
-        assert (name in held) == (op == "u"), f"inserted twice, or not there: {record}"
+        assert (name in held) == (op == "u"), f"twice, or not there: {str(record)[:1000]}"
         unknown = record["source"].get("unavailable", [])
         assert {k for k, v in after.items() if v == UNAVAILABLE} == set(unknown), record
-        held[name] = after | {column: held[name].get(column) for column in unknown}
+        told = {column: value for column, value in after.items() if column not in unknown}
+        before = held.get(name, {})
+        held[name] = told | {column: before[column] for column in unknown if column in before}
 
 
-def counted(rows):
+def counted(rows, missing=()):
     """Rows of PostgreSQL, each one a JSON text, counted as `fold` counts them."""
-    return collections.Counter(row(json.loads(text)) for (text,) in rows)
+    return collections.Counter(row(json.loads(text), missing) for (text,) in rows)

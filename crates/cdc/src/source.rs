@@ -3,6 +3,7 @@
 mod append;
 mod board;
 mod captures;
+mod columns;
 mod feed;
 mod follow;
 mod marks;

@@ -355,6 +355,7 @@ fn captured() -> CapturedTable {
         type_modifier,
         key,
         nullable: key.is_none(),
+        ..PgColumn::default()
     };
     CapturedTable {
         table: PgTable { schema: "public".into(), table: "a\"b".into() },
@@ -365,6 +366,9 @@ fn captured() -> CapturedTable {
             column("name", 1043, "character varying(20)", 24, None),
             column("price", 1700, "numeric(10,2)", (10 << 16 | 2) + 4, None),
         ],
+        seen: false,
+        dropped: Vec::new(),
+        filenode: 0,
         version: 2,
         state: hydrant_core::capture::TableState::Live,
         reason: None,

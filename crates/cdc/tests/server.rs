@@ -10,7 +10,7 @@ use std::time::Duration;
 use hydrant_cdc::server::{
     Access, Arrival, Facts, Following, Identity, Piece, Progress, Published, Replication, Server,
     ServerError, SlotLifetime, Snapshot, TypeKind, check, drop_slot, members, memberships,
-    primary_key, published, release, status, types, waiting_for,
+    primary_key, published, release, status, table_columns, types, waiting_for,
 };
 use hydrant_core::capture::{
     Envelope, Failure, Lsn, OnSlotLoss, Oversize, PgTable, SlotChoice, SnapshotMode,

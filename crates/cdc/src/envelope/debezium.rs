@@ -317,6 +317,10 @@ fn columns(table: &CapturedTable, out: &mut Vec<u8>) {
         number(n as u64 + 1, out);
         member("optional", out);
         out.extend_from_slice(if column.nullable { b"true" } else { b"false" });
+        if let Some(value) = &column.missing {
+            member("missingValue", out);
+            out.extend_from_slice(value.as_bytes());
+        }
         out.push(b'}');
     }
     out.extend_from_slice(b"]}");

@@ -25,5 +25,8 @@ pub use quote::{identifier, literal, table};
 pub use replication::{Arrival, CreatedSlot, Identity, Replication, STATUS_INTERVAL, SlotLifetime};
 pub use slot::{SlotRow, Status, drop_slot, gone, lost, release, status, waiting_for};
 pub use snapshot::{PIECE_BYTES, Piece, READERS_MAX, Reading, Snapshot};
-pub use tables::{PgType, Published, PublishedTable, TypeKind, primary_key, published, types};
+pub use tables::{
+    PgType, Published, PublishedTable, TableColumns, TypeKind, primary_key, published,
+    table_columns, types,
+};
 pub use wire::Row;

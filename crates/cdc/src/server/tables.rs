@@ -38,6 +38,8 @@ pub struct PublishedTable {
     pub captured: CapturedTable,
     /// By which rows of the server's catalog it is published.
     pub memberships: Vec<u32>,
+    /// All of its columns.
+    pub catalog: TableColumns,
     pub(super) heaps: Vec<Heap>,
     /// Which rows are published: one of these conditions holds. Empty if all of them are.
     pub(super) filters: Vec<String>,
@@ -47,6 +49,17 @@ pub struct PublishedTable {
     pub(super) row_security: bool,
     pub(super) publications: Vec<String>,
     pub(super) partitioned: bool,
+}
+
+/// A table's columns as its catalog has them, published or not.
+#[derive(Clone, Debug, Default)]
+pub struct TableColumns {
+    /// Its columns, with [`PgColumn::missing`] as PostgreSQL writes it.
+    pub columns: Vec<PgColumn>,
+    /// Names of those that have a default.
+    pub defaults: Vec<String>,
+    /// `pg_class.relfilenode`; 0 if the table has no file of its own.
+    pub filenode: u32,
 }
 
 /// Where rows of a table are: the table itself, or a leaf of a partitioned one.
@@ -150,6 +163,8 @@ struct Asked {
     column: PgColumn,
     generated: bool,
     readable: bool,
+    has_default: bool,
+    filenode: u32,
 }
 
 async fn columns(
@@ -162,8 +177,15 @@ async fn columns(
            (SELECT k.place FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(number, place) \
              WHERE k.number = a.attnum AND k.place <= i.indnkeyatts), \
            a.attgenerated <> '', \
-           pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT') \
+           pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT'), \
+           a.atthasdef AND a.attgenerated = '', c.relfilenode, \
+           CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] \
+             WHEN c.relkind = 'p' THEN (SELECT (l.attmissingval::text::text[])[1] \
+               FROM pg_catalog.pg_partition_tree(c.oid) t \
+               JOIN pg_catalog.pg_attribute l ON l.attrelid = t.relid AND l.attname = a.attname \
+               WHERE l.atthasmissing LIMIT 1) END \
          FROM pg_catalog.pg_attribute a \
+         JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
          LEFT JOIN pg_catalog.pg_index i ON i.indrelid = a.attrelid AND i.indisprimary \
          WHERE a.attrelid = ANY ({}) AND a.attnum > 0 AND NOT a.attisdropped \
          ORDER BY a.attrelid, a.attnum",
@@ -186,9 +208,14 @@ fn asked(row: &Row) -> Result<Asked, ServerError> {
             type_modifier: row.need(5)?,
             key: row.parsed(7),
             nullable: !row.is(6),
+            attnum: row.parsed(1),
+            missing: row.text(12).map(str::to_owned),
+            rewritten: false,
         },
         generated: row.is(8),
         readable: row.is(9),
+        has_default: row.is(10),
+        filenode: row.need(11)?,
     })
 }
 
@@ -247,11 +274,14 @@ fn table(
         Some(numbers) => numbers.binary_search(&asked.number).is_ok(),
         None => !asked.generated,
     };
+    let catalog = catalog_of(&columns);
     let (taken, left): (Vec<Asked>, Vec<Asked>) = columns.into_iter().partition(is_published);
     let key_cut = left.iter().any(|asked| asked.column.key.is_some());
     let unreadable = taken.iter().filter(|asked| !asked.readable);
     let unreadable = unreadable.map(|asked| asked.column.name.clone()).collect();
     let mut columns: Vec<PgColumn> = taken.into_iter().map(|asked| asked.column).collect();
+    // Every row of a snapshot says what it has.
+    columns.iter_mut().for_each(|column| column.missing = None);
     if key_cut {
         // Part of a key tells no row from another.
         columns.iter_mut().for_each(|column| column.key = None);
@@ -267,6 +297,9 @@ fn table(
             oid: relation.oid,
             identity,
             columns,
+            seen: false,
+            dropped: Vec::new(),
+            filenode: catalog.filenode,
             version: 1,
             state: TableState::Pending,
             reason: None,
@@ -274,6 +307,7 @@ fn table(
             snapshot_rows_estimated: (relation.tuples >= 0.0).then_some(relation.tuples as u64),
         },
         memberships: relation.memberships.clone(),
+        catalog,
         schema_usable: heaps.iter().all(|(_, usable, _)| *usable),
         row_security: heaps.iter().any(|(.., active)| *active),
         heaps: heaps.into_iter().map(|(heap, ..)| heap).collect(),
@@ -321,6 +355,21 @@ pub async fn primary_key(server: &mut Server, table: u32) -> Result<Vec<String>,
         columns.into_iter().filter_map(|asked| Some((asked.column.key?, asked.column.name)));
     let key: BTreeMap<u16, String> = keyed.collect();
     Ok(key.into_values().collect())
+}
+
+/// The columns of a table as its catalog has them now; none if it is gone.
+pub async fn table_columns(server: &mut Server, table: u32) -> Result<TableColumns, ServerError> {
+    let columns = columns(server, &[table]).await?.remove(&table).unwrap_or_default();
+    Ok(catalog_of(&columns))
+}
+
+fn catalog_of(columns: &[Asked]) -> TableColumns {
+    let defaults = columns.iter().filter(|asked| asked.has_default);
+    TableColumns {
+        columns: columns.iter().map(|asked| asked.column.clone()).collect(),
+        defaults: defaults.map(|asked| asked.column.name.clone()).collect(),
+        filenode: columns.first().map_or(0, |asked| asked.filenode),
+    }
 }
 
 /// These types and those behind them: what a domain is made of, the elements of an array.

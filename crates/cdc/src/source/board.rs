@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hydrant_core::capture::{
-    Cut, Lsn, Op, PgTable, SourceReport, SourceSettings, SourceState, TableState,
+    CapturedTable, Cut, Lsn, Op, PgTable, SourceReport, SourceSettings, SourceState, TableState,
 };
 use hydrant_core::{Clock, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::server::Status;
+use crate::server::{PublishedTable, Status};
+use crate::source::columns::{self, Columns};
 use crate::source::store::{Progress, SourceRow, TableRow};
 
 /// Records and bytes that a table had of an operation.
@@ -53,6 +54,9 @@ pub(crate) struct Shown {
     pub(crate) wal_status: Option<String>,
     pub(crate) safe_wal: Option<i64>,
     pub(crate) tables: BTreeMap<u32, TableRow>,
+    /// Columns as the catalog has them, if they are others, of tables in the version and since the
+    /// position beside them.
+    pub(crate) seen: BTreeMap<u32, (u64, Lsn, Option<Columns>)>,
     pub(crate) counts: Counts,
     pub(crate) records: u64,
     pub(crate) reconnects: u64,
@@ -92,6 +96,7 @@ impl Board {
             wal_status: None,
             safe_wal: None,
             tables: tables.iter().map(|t| (t.captured.oid, t.clone())).collect(),
+            seen: BTreeMap::new(),
             counts: Counts::new(),
             records: 0,
             reconnects: 0,
@@ -137,6 +142,34 @@ impl Board {
         });
     }
 
+    /// The tables whose changes follow, as they are now: to be asked for before the catalog is.
+    pub(crate) fn live(&self) -> Vec<TableRow> {
+        let shown = self.shown.lock();
+        let live = shown.tables.values().filter(|t| t.captured.state == TableState::Live);
+        live.cloned().collect()
+    }
+
+    /// Takes in what the catalog said of tables that were as `known` when it was asked.
+    pub(crate) fn saw(&self, known: &[TableRow], published: &[PublishedTable]) {
+        let published: BTreeMap<u32, &PublishedTable> =
+            published.iter().map(|table| (table.captured.oid, table)).collect();
+        let mut now = BTreeMap::new();
+        for TableRow { captured, from, .. } in known {
+            let Some(found) = published.get(&captured.oid) else { continue };
+            let seen = columns::seen(captured, &found.captured.columns, &found.catalog);
+            let other = (seen != Columns::of(captured)).then_some(seen);
+            now.insert(captured.oid, (captured.version, *from, other));
+        }
+        if self.read(|shown| shown.seen != now) {
+            self.tell(|shown| shown.seen = now);
+        }
+    }
+
+    /// Makes a table's columns those that were seen, unless it has become another one since.
+    pub(crate) fn as_seen(&self, table: &mut CapturedTable) {
+        self.read(|shown| shown.as_seen(table));
+    }
+
     pub(crate) fn read<T>(&self, read: impl FnOnce(&Shown) -> T) -> T {
         read(&self.shown.lock())
     }
@@ -160,7 +193,15 @@ impl Board {
             retained_wal_bytes: shown.retained,
             wal_status: shown.wal_status.clone(),
             safe_wal_bytes: shown.safe_wal,
-            tables: shown.tables.values().map(|table| table.captured.clone()).collect(),
+            tables: shown
+                .tables
+                .values()
+                .map(|table| {
+                    let mut table = table.captured.clone();
+                    shown.as_seen(&mut table);
+                    table
+                })
+                .collect(),
             records: shown.records,
             reconnects: shown.reconnects,
         }
@@ -168,6 +209,19 @@ impl Board {
 }
 
 impl Shown {
+    fn as_seen(&self, table: &mut CapturedTable) {
+        let Some((version, from, columns)) = self.seen.get(&table.oid) else { return };
+        let now = self.tables.get(&table.oid);
+        let same = now.is_some_and(|now| now.captured.version == *version && now.from == *from);
+        // A change of the table that the stream told of is newer.
+        if same && table.version == *version {
+            table.seen = true;
+            if let Some(columns) = columns.clone() {
+                columns.put(table);
+            }
+        }
+    }
+
     fn reason(&self) -> String {
         if !self.reason.is_empty() {
             return self.reason.clone();

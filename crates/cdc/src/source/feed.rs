@@ -1,9 +1,10 @@
 //! What a source follows: a stream of changes, and the catalog that it is read with.
 
-use hydrant_core::capture::{Lsn, PgColumn};
+use hydrant_core::capture::{CapturedTable, Lsn};
 
 use crate::relation::Relation;
 use crate::server::{self, Arrival, Replication, Server, ServerError};
+use crate::source::columns::{self, Columns};
 
 /// A stream of changes, and the catalog behind it.
 pub(crate) trait Feed: Send {
@@ -22,8 +23,8 @@ pub(crate) trait Feed: Send {
     fn columns(
         &mut self,
         relation: &Relation,
-        known: &[PgColumn],
-    ) -> impl Future<Output = Result<Vec<PgColumn>, ServerError>> + Send;
+        known: &CapturedTable,
+    ) -> impl Future<Output = Result<Columns, ServerError>> + Send;
 
     /// What the catalog has of a table now and the stream does not tell; `None` if the publications
     /// do not have the table any more.
@@ -66,40 +67,19 @@ impl Feed for Live {
     async fn columns(
         &mut self,
         relation: &Relation,
-        known: &[PgColumn],
-    ) -> Result<Vec<PgColumn>, ServerError> {
-        let key = server::primary_key(&mut self.server, relation.oid).await?;
-        let mut columns = columns(relation, known, &key);
-        if columns.is_empty() {
-            return Ok(columns);
+        known: &CapturedTable,
+    ) -> Result<Columns, ServerError> {
+        let catalog = server::table_columns(&mut self.server, relation.oid).await?;
+        let mut told = columns::told(relation, known, &catalog);
+        for column in told.columns.iter_mut().filter(|c| c.type_name.is_empty()) {
+            // One that the catalog has another type for by now.
+            let (oid, modifier) = (column.type_oid, column.type_modifier);
+            let sql = format!("SELECT pg_catalog.format_type({oid}::oid, {modifier})");
+            let rows = self.server.query(&sql).await?;
+            let name = rows.first().and_then(|row| row.text(0));
+            column.type_name = name.unwrap_or_default().to_owned();
         }
-        let asked = columns.iter().enumerate();
-        let asked: Vec<String> = asked
-            .map(|(n, c)| {
-                let (oid, modifier) = (c.type_oid, c.type_modifier);
-                format!("({n}, pg_catalog.format_type({oid}::oid, {modifier}))")
-            })
-            .collect();
-        let sql = format!(
-            "SELECT v.name, coalesce(a.attnotnull, false) FROM (VALUES {}) v(n, name) \
-             LEFT JOIN (VALUES {}) c(n, attname) ON c.n = v.n \
-             LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = {}::oid \
-             AND a.attname = c.attname AND NOT a.attisdropped ORDER BY v.n",
-            asked.join(", "),
-            columns
-                .iter()
-                .enumerate()
-                .map(|(n, c)| format!("({n}, {}::name)", server::literal(&c.name)))
-                .collect::<Vec<_>>()
-                .join(", "),
-            relation.oid
-        );
-        let rows = self.server.query(&sql).await?;
-        for (column, row) in columns.iter_mut().zip(&rows) {
-            column.type_name = row.text(0).unwrap_or_default().to_owned();
-            column.nullable = row.text(1) != Some("t");
-        }
-        Ok(columns)
+        Ok(told)
     }
 
     async fn catalog(&mut self, oid: u32) -> Result<Option<Catalog>, ServerError> {
@@ -110,22 +90,4 @@ impl Feed for Live {
         let key = server::primary_key(&mut self.server, oid).await?;
         Ok(Some(Catalog { key, memberships }))
     }
-}
-
-/// Columns as the stream tells them, with the names of types and what else is known from before.
-pub(crate) fn columns(relation: &Relation, known: &[PgColumn], key: &[String]) -> Vec<PgColumn> {
-    let column = |column: &crate::relation::Column| {
-        let before = known.iter().find(|before| before.name == column.name);
-        let same = before.filter(|before| before.type_oid == column.type_oid);
-        let place = key.iter().position(|name| *name == column.name);
-        PgColumn {
-            name: column.name.clone(),
-            type_oid: column.type_oid,
-            type_name: same.map(|before| before.type_name.clone()).unwrap_or_default(),
-            type_modifier: column.type_modifier,
-            key: place.and_then(|n| u16::try_from(n + 1).ok()),
-            nullable: before.is_none_or(|before| before.nullable),
-        }
-    };
-    relation.columns.iter().map(column).collect()
 }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::server::{self, Arrival, Server};
+use crate::server::{self, Arrival, Server, ServerError};
 use crate::source::append::Writer;
 use crate::source::board::Board;
 use crate::source::feed::Feed;
@@ -36,6 +36,10 @@ const TURN: usize = 1_024;
 const STORE_RETRY: Duration = Duration::from_millis(500);
 /// How often the slot is looked at from beside the stream.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the columns of tables are looked at, which the stream tells of only with a change.
+const COLUMNS_INTERVAL: Duration = Duration::from_secs(2);
+/// How many times longer than such a look took the next one is waited for.
+const COLUMNS_REST: u32 = 20;
 
 /// Where the stream is, beside what the transcriber knows of the open transaction.
 struct Stand {
@@ -183,7 +187,10 @@ impl Worker {
                 }
             }
             Step::Changed(oid, difference) => {
-                let Some((relation, known)) = transcriber.columns_of(oid) else { return Ok(()) };
+                let Some((relation, mut known)) = transcriber.columns_of(oid) else {
+                    return Ok(());
+                };
+                self.board.as_seen(&mut known);
                 let columns = feed.columns(&relation, &known).await?;
                 transcriber.changed(oid, &difference, columns, start, writer)?;
                 self.compare(oid, feed, transcriber, stand).await?;
@@ -361,7 +368,8 @@ pub(crate) enum Seen {
     OtherTables,
 }
 
-/// Looks at the slot and the publications from beside the stream, as long as the guard is held.
+/// Looks at the slot, the publications and the columns of tables from beside the stream, as long as the
+/// guard is held.
 pub(super) fn monitor(
     session: &Session,
     slot: &str,
@@ -374,12 +382,35 @@ pub(super) fn monitor(
     let mut guard = JoinSet::new();
     guard.spawn(async move {
         let mut server: Option<Server> = None;
+        let mut looked = Instant::now();
+        let mut next = looked;
         loop {
-            sleep(LOOK_INTERVAL).await;
+            sleep_until(next.min(looked + LOOK_INTERVAL)).await;
+            let began = Instant::now();
             if server.is_none() {
                 server = Server::connect(&access).await.ok();
             }
-            let Some(connected) = &mut server else { continue };
+            let Some(connected) = &mut server else {
+                next = Instant::now() + COLUMNS_INTERVAL;
+                looked = Instant::now();
+                continue;
+            };
+            if began >= next {
+                let live = board.live();
+                let listed = settings.tables.as_deref();
+                match server::published(connected, &settings.publications, listed).await {
+                    Ok(published) => board.saw(&live, &published.tables),
+                    // What is wrong with the publications the next validation says too.
+                    Err(ServerError::Failed { .. }) => {}
+                    Err(_) => server = None,
+                }
+                next = Instant::now() + COLUMNS_INTERVAL.max(began.elapsed() * COLUMNS_REST);
+            }
+            let Some(connected) = server.as_mut().filter(|_| looked.elapsed() >= LOOK_INTERVAL)
+            else {
+                continue;
+            };
+            looked = Instant::now();
             let Ok(status) = server::status(connected, &slot, &settings.publications).await else {
                 server = None;
                 continue;

@@ -23,9 +23,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use crate::relation::Relation;
-use crate::server::{Arrival, ServerError};
+use crate::server::{Arrival, ServerError, TableColumns};
 use crate::source::board::Board;
-use crate::source::feed::{Catalog, Feed, columns};
+use crate::source::columns::{self, Columns};
+use crate::source::feed::{Catalog, Feed};
 use crate::source::store::{Progress, SlotStage, SourceRow, TableRow};
 use crate::source::transcribe::Transcriber;
 use crate::source::worker::{Order, Trouble, Worker};
@@ -93,9 +94,11 @@ impl Feed for Scripted {
     async fn columns(
         &mut self,
         relation: &Relation,
-        known: &[PgColumn],
-    ) -> Result<Vec<PgColumn>, ServerError> {
-        Ok(columns(relation, known, &["id".to_owned()]))
+        known: &CapturedTable,
+    ) -> Result<Columns, ServerError> {
+        let columns = columns::told(relation, known, &TableColumns::default());
+        let id = |c: PgColumn| PgColumn { key: (c.name == "id").then_some(1), ..c };
+        Ok(Columns { columns: columns.columns.into_iter().map(id).collect(), ..columns })
     }
 
     async fn catalog(&mut self, _: u32) -> Result<Option<Catalog>, ServerError> {
@@ -396,12 +399,16 @@ impl World {
             type_modifier: -1,
             key,
             nullable: false,
+            ..PgColumn::default()
         };
         let captured = CapturedTable {
             table: PgTable { schema: "public".into(), table: "t".into() },
             oid: 7,
             identity: 'f',
             columns: vec![column("id", Some(1)), column("v", None)],
+            seen: false,
+            dropped: Vec::new(),
+            filenode: 0,
             version: 1,
             state: TableState::Live,
             reason: None,

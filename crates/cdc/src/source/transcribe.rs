@@ -10,9 +10,7 @@ mod silence;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use hydrant_core::capture::{
-    CapturedTable, Failure, Lsn, Op, Oversize, PgColumn, Position, TableState,
-};
+use hydrant_core::capture::{CapturedTable, Failure, Lsn, Op, Oversize, Position, TableState};
 
 use crate::envelope::{At, Change, Encoder, Notice, Transaction};
 use crate::key::Key;
@@ -21,6 +19,7 @@ use crate::relation::{Difference, Relation, Relations, Told};
 use crate::row::Row;
 use crate::source::append::Writer;
 use crate::source::board::{Count, OPS, Shown};
+use crate::source::columns::Columns;
 use crate::source::store::{SourceRow, TableRow, key_columns};
 use crate::source::worker::Trouble;
 
@@ -239,9 +238,9 @@ impl Transcriber {
     }
 
     /// What the stream tells of a table now, and the columns it had.
-    pub(crate) fn columns_of(&self, oid: u32) -> Option<(Arc<Relation>, Vec<PgColumn>)> {
+    pub(crate) fn columns_of(&self, oid: u32) -> Option<(Arc<Relation>, CapturedTable)> {
         let relation = self.relations.get(oid)?.clone();
-        Some((relation, self.tables.get(&oid)?.row.captured.columns.clone()))
+        Some((relation, self.tables.get(&oid)?.row.captured.clone()))
     }
 
     /// Takes over a table's columns as they are now, and writes the record that says so.
@@ -249,7 +248,7 @@ impl Transcriber {
         &mut self,
         oid: u32,
         difference: &Difference,
-        columns: Vec<PgColumn>,
+        columns: Columns,
         start: Lsn,
         writer: &mut Writer,
     ) -> Result<(), Trouble> {
@@ -259,7 +258,7 @@ impl Transcriber {
         captured.table = relation.table.clone();
         captured.identity = relation.identity.letter();
         captured.version = relation.version;
-        captured.columns = columns;
+        columns.put(captured);
         let captured = captured.clone();
         self.altered = true;
         self.settle(oid, relation, start)?;

@@ -43,7 +43,14 @@ async fn columns_are_those_that_are_published() {
         let mut server = postgres.session().await;
         let oid = all.tables[1].captured.oid;
         assert_eq!(primary_key(&mut server, oid).await.unwrap(), ["C c", "a"]);
-        assert_eq!(primary_key(&mut server, 1).await.unwrap(), Vec::<String>::new());
+        let known = table_columns(&mut server, oid).await.unwrap();
+        let numbers: Vec<_> = known.columns.iter().map(|c| (c.attnum, c.key)).collect();
+        assert_eq!(
+            numbers,
+            [(Some(1), None), (Some(3), Some(2)), (Some(4), Some(1)), (Some(5), None)]
+        );
+        assert!(table_columns(&mut server, 1).await.unwrap().columns.is_empty());
+        rows_that_were_there(&postgres, &mut server).await;
 
         let number: u32 = version.parse().unwrap();
         if number >= 15 {
@@ -63,6 +70,36 @@ async fn columns_are_those_that_are_published() {
             assert_eq!(shape(&found(&postgres, &["generated"]).await, 0)[3].0, "d");
         }
     }
+}
+
+/// What added columns are in the rows that were there.
+async fn rows_that_were_there(postgres: &Postgres, server: &mut Server) {
+    postgres
+        .run(
+            "CREATE TABLE was (id int); INSERT INTO was VALUES (1); \
+             ALTER TABLE was ADD n int DEFAULT 5, ADD t text DEFAULT E'a\\\\,\"{\\'', \
+               ADD b bytea DEFAULT '\\x00ff', ADD l int[] DEFAULT '{1,2}', ADD z text, \
+               ADD at timestamptz DEFAULT '2026-03-01 12:00:00+01'; \
+             ALTER TABLE was ALTER n SET DEFAULT 6; \
+             CREATE TABLE parts (id int) PARTITION BY RANGE (id); \
+             CREATE TABLE part PARTITION OF parts DEFAULT; INSERT INTO parts VALUES (1); \
+             ALTER TABLE parts ADD n int DEFAULT 7",
+        )
+        .await;
+    let rows = server.query("SELECT 'was'::regclass::oid, 'parts'::regclass::oid").await.unwrap();
+    let oid = |n| rows[0].text(n).unwrap().parse().unwrap();
+    let was = table_columns(server, oid(0)).await.unwrap();
+    let missing: Vec<_> = was.columns.iter().map(|c| c.missing.as_deref()).collect();
+    let at = Some("2026-03-01 11:00:00+00");
+    let text = Some("a\\,\"{'");
+    assert_eq!(missing, [None, Some("5"), text, Some("\\x00ff"), Some("{1,2}"), None, at]);
+    assert!(was.filenode > 0 && was.defaults.len() == 5);
+    let parts = table_columns(server, oid(1)).await.unwrap();
+    assert_eq!(parts.columns[1].missing.as_deref(), Some("7"));
+    let sql = "ALTER TABLE was ADD v float DEFAULT random()";
+    postgres.run(sql).await;
+    let anew = table_columns(server, oid(0)).await.unwrap();
+    assert!(anew.filenode != was.filenode && anew.columns.iter().all(|c| c.missing.is_none()));
 }
 
 #[tokio::test]

@@ -97,7 +97,7 @@ pub enum TableState {
 }
 
 /// A column of a captured table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PgColumn {
     /// Its name, as PostgreSQL spells it.
     pub name: String,
@@ -112,6 +112,18 @@ pub struct PgColumn {
     pub key: Option<u16>,
     /// Whether it may hold NULL.
     pub nullable: bool,
+    /// `pg_attribute.attnum`, which tells a column that was renamed from another one. `None` if the
+    /// catalog did not have the column when it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attnum: Option<u16>,
+    /// What it is in the rows that were there when it was added (`pg_attribute.attmissingval`), as
+    /// records have the value; `None` is NULL. No change tells of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+    /// Whether those rows have values of their own, which no change tells: they were written anew,
+    /// as by a default that is not the same for all of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rewritten: bool,
 }
 
 /// A table of a source, as it is now.
@@ -125,6 +137,18 @@ pub struct CapturedTable {
     pub identity: char,
     /// Its published columns, in order.
     pub columns: Vec<PgColumn>,
+    /// Whether the columns are those the catalog has, or at least had a moment ago: then columns that
+    /// are not among them are gone. Otherwise they are those that the stream told of last, to which
+    /// columns may have been added since.
+    #[serde(skip)]
+    pub seen: bool,
+    /// Names of columns that it had and that were dropped, not renamed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<String>,
+    /// `pg_class.relfilenode` when the columns were looked at: another one means that the rows were
+    /// written anew since. 0 if it has no file of its own.
+    #[serde(default)]
+    pub filenode: u32,
     /// Grows with every change of its columns.
     pub version: u64,
     /// What it is doing.

@@ -96,14 +96,21 @@ impl Merge<'_> {
         if batch.schema_ref() == arrow {
             return Ok(batch.clone());
         }
-        let column = |field: &Arc<datafusion::arrow::datatypes::Field>| -> ArrayRef {
-            match batch.column_by_name(field.name()) {
-                Some(array) => Arc::clone(array),
-                None => new_null_array(field.data_type(), batch.num_rows()),
+        let rows = batch.num_rows();
+        let column = |(at, field): (usize, &Arc<datafusion::arrow::datatypes::Field>)| {
+            if let Some(array) = batch.column_by_name(field.name()) {
+                return Ok(Arc::clone(array));
+            }
+            match self.schema.columns.get(at) {
+                Some(added) if added.missing != Value::Null => {
+                    value::array(std::iter::repeat_n(&added.missing, rows), added.kind)
+                }
+                _ => Ok(new_null_array(field.data_type(), rows)),
             }
         };
-        let arrays = arrow.fields().iter().map(column).collect();
-        RecordBatch::try_new(Arc::clone(arrow), arrays).map_err(internal)
+        let arrays: SqlResult<Vec<ArrayRef>> =
+            arrow.fields().iter().enumerate().map(column).collect();
+        RecordBatch::try_new(Arc::clone(arrow), arrays?).map_err(internal)
     }
 
     /// Writes the old rows that stay.

@@ -2,7 +2,7 @@
 
 use hydrant_core::capture::{CapturedTable, PgColumn};
 
-use super::Followed;
+use super::{Folded, Followed};
 use crate::catalog::ColumnDef;
 use crate::session::ColumnType;
 
@@ -79,6 +79,55 @@ pub(super) fn taken(captured: &CapturedTable, followed: &Followed) -> Vec<PgColu
     captured.columns.iter().filter(taken).cloned().collect()
 }
 
+/// The columns that rows with those of `at` become. After a start the source may tell of columns as
+/// they were, until it has `seen` the catalog: what was added stays until then, and what was dropped
+/// does not come back.
+pub(super) fn next(at: &Folded, now: &[PgColumn], seen: bool) -> Vec<PgColumn> {
+    let is_gone = |c: &PgColumn| match c.attnum {
+        Some(attnum) => at.gone.contains_key(&attnum),
+        // Told by the stream after it was dropped.
+        None => at.gone.values().any(|name| *name == c.name),
+    };
+    let mut next: Vec<PgColumn> = now.iter().filter(|c| !is_gone(c)).cloned().collect();
+    for have in &at.columns {
+        let is_told = |c: &PgColumn| c.name == have.name || c.attnum == have.attnum;
+        if !seen && have.attnum.is_some() && !next.iter().any(is_told) {
+            next.push(have.clone());
+        }
+    }
+    for column in &mut next {
+        // Rows are told apart by it where there is no key.
+        let same = |c: &&PgColumn| c.name == column.name && is_same(c, column);
+        if let Some(have) = at.columns.iter().find(same) {
+            column.attnum = column.attnum.or(have.attnum);
+            (column.missing, column.rewritten) = (have.missing.clone(), have.rewritten);
+        }
+    }
+    if next.iter().all(|c| c.attnum.is_some()) {
+        next.sort_by_key(|c| c.attnum);
+    }
+    next
+}
+
+/// Makes the columns of `at` those that [`next`] found.
+pub(super) fn change(at: &mut Folded, next: Vec<PgColumn>) {
+    for have in std::mem::take(&mut at.columns) {
+        let Some(attnum) = have.attnum else { continue };
+        if !next.iter().any(|c| c.attnum == Some(attnum)) {
+            at.gone.insert(attnum, have.name);
+        }
+    }
+    at.columns = next;
+}
+
+/// Whether two columns are the same one, as far as is known.
+fn is_same(a: &PgColumn, b: &PgColumn) -> bool {
+    match (a.attnum, b.attnum) {
+        (Some(a), Some(b)) => a == b,
+        _ => a.name == b.name,
+    }
+}
+
 /// Places of the primary key's columns, in its order. None: a row has no key but itself.
 pub(super) fn key(columns: &[PgColumn]) -> Vec<usize> {
     let mut key: Vec<(u16, usize)> =
@@ -93,21 +142,25 @@ pub(super) enum Altered {
     Not,
     /// Further columns, NULL in the rows that are there.
     Added,
-    /// Columns gone, and perhaps further ones.
-    Dropped,
+    /// Columns gone, or further ones that are not NULL in the rows that are there: those are written
+    /// anew.
+    Rewritten,
 }
 
 /// What the columns in PostgreSQL now mean for rows that have the columns `have`. An error says why
 /// the rows cannot be made like those in PostgreSQL from the changes alone.
 pub(super) fn compare(have: &[PgColumn], now: &[PgColumn]) -> Result<Altered, String> {
-    let find = |columns: &[PgColumn], name: &str| columns.iter().any(|c| c.name == name);
+    let find = |columns: &[PgColumn], one: &PgColumn| columns.iter().any(|c| is_same(c, one));
     let names = |columns: Vec<&PgColumn>| -> String {
         columns.iter().map(|c| format!("'{}'", c.name)).collect::<Vec<_>>().join(", ")
     };
-    let added: Vec<&PgColumn> = now.iter().filter(|c| !find(have, &c.name)).collect();
-    let dropped: Vec<&PgColumn> = have.iter().filter(|c| !find(now, &c.name)).collect();
+    let added: Vec<&PgColumn> = now.iter().filter(|c| !find(have, c)).collect();
+    let dropped: Vec<&PgColumn> = have.iter().filter(|c| !find(now, c)).collect();
     for old in have {
-        let Some(new) = now.iter().find(|c| c.name == old.name) else { continue };
+        let Some(new) = now.iter().find(|c| is_same(c, old)) else { continue };
+        if new.name != old.name {
+            return Err(format!("column '{}' was renamed to '{}'", old.name, new.name));
+        }
         if (new.type_oid, new.type_modifier) != (old.type_oid, old.type_modifier) {
             return Err(format!(
                 "column '{}' was {} and is {}, and the stream does not tell what became of its \
@@ -122,26 +175,32 @@ pub(super) fn compare(have: &[PgColumn], now: &[PgColumn]) -> Result<Altered, St
     if dropped.iter().chain(&added).any(|c| c.key.is_some()) {
         return Err("the primary key is another one".to_owned());
     }
+    if let Some(again) = added.iter().find(|a| dropped.iter().any(|d| d.name == a.name)) {
+        return Err(format!("column '{}' was dropped and added again", again.name));
+    }
+    if let Some(new) = added.iter().find(|c| (!c.nullable || c.rewritten) && c.missing.is_none()) {
+        let why = if new.rewritten { "with rows written anew" } else { "NOT NULL" };
+        return Err(format!(
+            "column '{}' was added {why}, and the stream does not tell its values in the rows that \
+             were there",
+            new.name
+        ));
+    }
+    let numbered = dropped.iter().chain(&added).all(|c| c.attnum.is_some());
     match (added.is_empty(), dropped.is_empty()) {
         (true, true) => Ok(Altered::Not),
-        (false, false) => Err(format!(
+        (false, false) if !numbered => Err(format!(
             "columns {} are gone and {} are new: whether they were renamed, the stream does not tell",
             names(dropped),
             names(added)
         )),
-        (true, false) if key(have).is_empty() => Err(format!(
+        (_, false) if key(have).is_empty() => Err(format!(
             "columns {} are gone, and without a primary key the rows cannot be told apart without them",
             names(dropped)
         )),
-        (true, false) => Ok(Altered::Dropped),
-        (false, true) => match added.iter().find(|c| !c.nullable) {
-            Some(column) => Err(format!(
-                "column '{}' was added NOT NULL, and the stream does not tell its values in the rows \
-                 that were there",
-                column.name
-            )),
-            None => Ok(Altered::Added),
-        },
+        (_, false) => Ok(Altered::Rewritten),
+        (false, true) if added.iter().any(|c| c.missing.is_some()) => Ok(Altered::Rewritten),
+        (false, true) => Ok(Altered::Added),
     }
 }
 
@@ -151,7 +210,8 @@ mod tests {
 
     fn column(name: &str, type_oid: u32, type_modifier: i32, type_name: &str) -> PgColumn {
         let (name, type_name) = (name.to_owned(), type_name.to_owned());
-        PgColumn { name, type_oid, type_name, type_modifier, key: None, nullable: true }
+        let nullable = true;
+        PgColumn { name, type_oid, type_name, type_modifier, nullable, ..PgColumn::default() }
     }
 
     #[test]
@@ -178,13 +238,43 @@ mod tests {
         let ab = [keyed.clone(), b.clone()];
         assert_eq!(compare(&ab, &ab), Ok(Altered::Not));
         assert_eq!(compare(&ab[..1], &ab), Ok(Altered::Added));
-        assert_eq!(compare(&ab, &ab[..1]), Ok(Altered::Dropped));
+        assert_eq!(compare(&ab, &ab[..1]), Ok(Altered::Rewritten));
         let c = PgColumn { name: "c".into(), ..b.clone() };
         assert!(compare(&ab, &[keyed.clone(), c]).is_err_and(|e| e.contains("renamed")));
         let long = PgColumn { type_oid: 1043, ..b.clone() };
         assert!(compare(&ab, &[keyed, long]).is_err());
         assert!(compare(&[a.clone(), b.clone()], std::slice::from_ref(&a)).is_err());
-        let filled = PgColumn { nullable: false, ..b };
-        assert!(compare(std::slice::from_ref(&a), &[a.clone(), filled]).is_err());
+        let filled = PgColumn { nullable: false, ..b.clone() };
+        assert!(compare(std::slice::from_ref(&a), &[a.clone(), filled.clone()]).is_err());
+        let told = PgColumn { missing: Some("5".into()), ..filled };
+        assert_eq!(compare(std::slice::from_ref(&a), &[a.clone(), told]), Ok(Altered::Rewritten));
+        let anew = PgColumn { rewritten: true, ..b };
+        assert!(compare(std::slice::from_ref(&a), &[a.clone(), anew]).is_err());
+    }
+
+    #[test]
+    fn numbers_tell_columns_apart() {
+        let column =
+            |name: &str, attnum| PgColumn { attnum: Some(attnum), ..column(name, 25, -1, "text") };
+        let key = PgColumn { key: Some(1), ..column("k", 1) };
+        let of = |name, attnum| [key.clone(), column(name, attnum)];
+        let have = of("a", 2);
+        assert_eq!(compare(&have, &of("b", 3)), Ok(Altered::Rewritten));
+        assert!(compare(&have, &of("b", 2)).is_err_and(|e| e.contains("renamed to 'b'")));
+        assert!(compare(&have, &of("a", 3)).is_err_and(|e| e.contains("again")));
+        let at = Folded {
+            columns: have.to_vec(),
+            gone: [(4, "d".to_owned())].into(),
+            ..Folded::default()
+        };
+        let names = |now: &[PgColumn], seen: bool| -> Vec<String> {
+            next(&at, now, seen).into_iter().map(|c| c.name).collect()
+        };
+        // Told late, and of before.
+        assert_eq!(names(&have[..1], false), ["k", "a"]);
+        assert_eq!(names(&have[..1], true), ["k"]);
+        assert_eq!(names(&[have.to_vec(), of("d", 4)[1..].to_vec()].concat(), true), ["k", "a"]);
+        assert_eq!(names(&of("b", 3), false), ["k", "a", "b"]);
+        assert_eq!(names(&of("b", 2), false), ["k", "b"]);
     }
 }

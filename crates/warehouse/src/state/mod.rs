@@ -14,8 +14,10 @@
 
 mod bucket;
 mod columns;
+mod commit;
 mod create;
 mod fold;
+mod following;
 mod reading;
 mod schema;
 mod step;
@@ -34,7 +36,7 @@ use hydrant_core::sequence::RecordIndex;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use create::{CreateStateTable, refuse};
-pub(crate) use worker::{Following, run, run_once};
+pub(crate) use following::{Following, run, run_once};
 
 /// What current-state tables follow: the sources, and the log with their streams.
 #[derive(Clone)]
@@ -112,6 +114,9 @@ pub(crate) struct Folded {
     pub(crate) resume: Lsn,
     /// The columns the files have, as PostgreSQL has them.
     pub(crate) columns: Vec<PgColumn>,
+    /// Columns that the table had and that were dropped, by `attnum`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) gone: BTreeMap<u16, String>,
     /// The next record of each shard.
     pub(crate) shards: BTreeMap<ShardUid, RecordIndex>,
     /// No row was changed last before this (TRUNCATE, or a new snapshot of the table alone).

@@ -26,7 +26,12 @@ pub(super) struct Column {
     name: String,
     pub(super) kind: ColumnType,
     is_list: bool,
-    nullable: bool,
+    /// Whether a record that does not have the column says that it is `missing`.
+    optional: bool,
+    /// Its value in rows from before it was there.
+    pub(super) missing: Value,
+    /// The same as records have it.
+    missing_raw: Option<String>,
 }
 
 /// The columns of a table, by which its records are read and its files are written.
@@ -34,7 +39,8 @@ pub(super) struct Schema {
     pub(super) columns: Vec<Column>,
     /// Places of the primary key's columns. Without any, rows are counted.
     pub(super) key: Vec<usize>,
-    exclude: Vec<String>,
+    /// Names of columns that may be in records and are none of the table's.
+    ignored: Vec<String>,
     /// Schema of the files.
     pub(super) arrow: SchemaRef,
 }
@@ -43,25 +49,40 @@ pub(super) struct Schema {
 pub(super) type Fault = String;
 
 impl Schema {
-    pub(super) fn new(pg: &[PgColumn], followed: &Followed) -> Self {
+    /// `dropped` has the names of columns that records may still have. Fails where the rows that were
+    /// there when a column was added have a value that the table cannot hold.
+    pub(super) fn new(
+        pg: &[PgColumn],
+        followed: &Followed,
+        dropped: &[String],
+    ) -> Result<Self, Fault> {
         let defined = columns::define(pg, followed);
-        let column = |(pg, ours): (&PgColumn, &crate::catalog::ColumnDef)| Column {
-            name: pg.name.clone(),
-            kind: ours.kind,
-            is_list: pg.type_name.ends_with("[]"),
-            nullable: pg.nullable,
+        let column = |(pg, ours): (&PgColumn, &crate::catalog::ColumnDef)| {
+            let mut column = Column {
+                name: pg.name.clone(),
+                kind: ours.kind,
+                is_list: pg.type_name.ends_with("[]"),
+                optional: pg.missing.is_some() || (pg.nullable && !pg.rewritten),
+                missing: Value::Null,
+                missing_raw: pg.missing.clone(),
+            };
+            if let Some(raw) = &pg.missing {
+                let value = value::read(raw, column.kind, column.is_list);
+                column.missing = value.ok_or_else(|| cannot_hold(&column, raw))?;
+            }
+            Ok(column)
         };
         let mut fields: Vec<Arc<Field>> = schema_of(&defined).fields().iter().cloned().collect();
         let [key, lsn, seq] = HIDDEN;
         fields.push(Arc::new(Field::new(key, DataType::FixedSizeBinary(KEY_BYTES as i32), false)));
         fields.push(Arc::new(Field::new(lsn, DataType::UInt64, false)));
         fields.push(Arc::new(Field::new(seq, DataType::UInt64, false)));
-        Self {
-            columns: pg.iter().zip(&defined).map(column).collect(),
+        Ok(Self {
+            columns: pg.iter().zip(&defined).map(column).collect::<Result<_, Fault>>()?,
             key: columns::key(pg),
-            exclude: followed.exclude.clone(),
+            ignored: followed.exclude.iter().chain(dropped).cloned().collect(),
             arrow: Arc::new(ArrowSchema::new(fields)),
-        }
+        })
     }
 
     pub(super) fn is_keyed(&self) -> bool {
@@ -69,7 +90,7 @@ impl Schema {
     }
 
     /// A row's values. What the record does not tell is unchanged; a column that is younger than the
-    /// record is NULL in it.
+    /// record has the value there that it had in all rows when it was added.
     pub(super) fn row(
         &self,
         fields: &Fields<'_>,
@@ -83,7 +104,7 @@ impl Schema {
                 _ => self.columns.iter().position(|c| c.name == *name),
             };
             let Some(at) = at else {
-                if !self.exclude.iter().any(|e| e == name) {
+                if !self.ignored.iter().any(|e| e == name) {
                     unknown = Some(name);
                 }
                 continue;
@@ -96,13 +117,13 @@ impl Schema {
         let fill = |(column, value): (&Column, Option<Value>)| match value {
             Some(value) => Ok(value),
             None if unavailable.iter().any(|u| *u == column.name) => Ok(Value::Unchanged),
-            None if !column.nullable => Err(anew(format_args!(
-                "the record is older than column '{}', which was added NOT NULL, and the stream does \
-                 not tell its values in the rows that were there",
+            None if !column.optional => Err(anew(format_args!(
+                "the record is older than column '{}', and the stream does not tell its values in the \
+                 rows that were there",
                 column.name
             ))),
             None => match unknown {
-                None => Ok(Value::Null),
+                None => Ok(column.missing.clone()),
                 Some(gone) => Err(anew(format_args!(
                     "the record has column '{gone}', which is gone, and not '{}': whether it was \
                      renamed, the stream does not tell",
@@ -126,9 +147,11 @@ impl Schema {
                 add(find(&self.columns[*at].name)?);
             }
         } else {
-            // A column that is added later is NULL in the rows before, so NULL counts for nothing.
+            // What a column that is added later is in the rows before counts for nothing, be it NULL or
+            // a default, so that those rows stay the same.
             for column in &self.columns {
-                if let Some(raw) = find(&column.name).filter(|raw| *raw != "null") {
+                let missing = column.missing_raw.as_deref().unwrap_or("null");
+                if let Some(raw) = find(&column.name).filter(|raw| *raw != missing) {
                     add(&column.name);
                     add(raw);
                 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hydrant_core::Random;
+use parking_lot::Mutex;
 
 use super::bucket::{Failed, Merge};
 use super::fold::{Changes, Fold};
@@ -68,13 +69,33 @@ fn buckets_for(have: usize, rows: u64, bucket_rows: u64) -> usize {
 
 /// Merges changes into the files of `at`, bucket by bucket. With `rewrite` every file is written
 /// anew, with the columns of the schema. The new files are durable on return, and named by nothing
-/// but `at`.
+/// but `at`; an error leaves none.
 pub(super) async fn merge(
     at: &mut Folded,
     schema: &Arc<Schema>,
     fold: Fold<'_>,
     rewrite: bool,
     place: &Place,
+) -> Result<(), Failed> {
+    let made: Arc<Mutex<Vec<String>>> = Arc::default();
+    let merged = merge_buckets(at, schema, fold, rewrite, place, &made).await;
+    if merged.is_err() {
+        let names = std::mem::take(&mut *made.lock());
+        for name in names {
+            // The sweeper gets it if this does not.
+            let _ = tokio::fs::remove_file(place.dir.join(format!("{name}.parquet"))).await;
+        }
+    }
+    merged
+}
+
+async fn merge_buckets(
+    at: &mut Folded,
+    schema: &Arc<Schema>,
+    fold: Fold<'_>,
+    rewrite: bool,
+    place: &Place,
+    made: &Arc<Mutex<Vec<String>>>,
 ) -> Result<(), Failed> {
     let Fold { changes, truncated_at, only_reads, .. } = fold;
     let old = at.buckets.len().max(1);
@@ -95,11 +116,15 @@ pub(super) async fn merge(
             continue;
         }
         let read = if append { Vec::new() } else { files.clone() };
-        let (place, schema) = (place.clone(), Arc::clone(schema));
+        let (place, schema, made) = (place.clone(), Arc::clone(schema), Arc::clone(made));
         let new = tokio::task::spawn_blocking(move || {
             let Place { dir, random, .. } = place;
             std::fs::create_dir_all(&dir).map_err(internal)?;
-            let mut name = || hex::encode(random.bytes::<16>());
+            let mut name = || {
+                let name = hex::encode(random.bytes::<16>());
+                made.lock().push(name.clone());
+                name
+            };
             let (dir, schema) = (dir.as_path(), schema.as_ref());
             let mut merge = Merge { dir, schema, truncated_at, buckets: count, name: &mut name };
             merge.run(&read, changes)

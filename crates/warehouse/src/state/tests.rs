@@ -88,6 +88,7 @@ fn column(name: &str, type_oid: u32, type_name: &str, key: Option<u16>) -> PgCol
         type_modifier: if type_oid == 1700 { ((10 << 16) | 2) + 4 } else { -1 },
         key,
         nullable: key.is_none(),
+        ..PgColumn::default()
     }
 }
 
@@ -97,6 +98,9 @@ fn captured(table: &str, identity: char, columns: Vec<PgColumn>) -> CapturedTabl
         oid: 1,
         identity,
         columns,
+        seen: false,
+        dropped: Vec::new(),
+        filenode: 0,
         version: 1,
         state: TableState::Live,
         reason: None,
@@ -592,4 +596,110 @@ async fn columns_come_and_go() {
     world.pump().await;
     assert!(format!("{:?}", world.rows("SHOW TABLES").await).contains("RESNAPSHOT"));
     assert_eq!(world.rows("SELECT count(*) FROM t").await, ["2"]);
+}
+
+/// What a column is in the rows that were there when it was added, in files, in memory and where a
+/// row is found again by all of its values.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_default_is_in_the_rows_that_were_there() {
+    let mut world = World::new(3, StateOptions::default()).await;
+    world.begin(1).await;
+    world.publish(true).await;
+    world.run(TABLES[0]).await;
+    world.run(TABLES[1]).await;
+    world.model.t.insert(1, ("x".into(), "1.50".into()));
+    world.snapshot().await;
+    world.position.commit_lsn.0 += 10;
+    for (x, y) in [(1, "p"), (1, "p"), (2, "q")] {
+        let after = format!(r#""before":null,"after":{{"x":{x},"y":"{y}"}},"#);
+        world.change(0, "m", "c", &after, "").await;
+    }
+    world.publish(true).await;
+    world.pump().await;
+    let added = |name: &str, type_oid, missing: &str, nullable| PgColumn {
+        missing: Some(missing.into()),
+        nullable,
+        ..column(name, type_oid, "text", None)
+    };
+    for (table, of) in [(0, "t"), (1, "m")] {
+        // Not folded yet, and from before.
+        world.position.commit_lsn.0 += 10;
+        match of {
+            "t" => {
+                let after = r#""before":null,"after":{"id":2,"a":"y","b":null},"#;
+                world.change(2, of, "c", after, "").await;
+            }
+            _ => {
+                let after = r#""before":null,"after":{"x":3,"y":null},"#;
+                world.change(0, of, "c", after, "").await;
+            }
+        }
+        let mut report = world.script.report.lock();
+        report.tables[table].columns.push(added("d", 25, "\"it's\"", true));
+        report.tables[table].columns.push(added("e", 23, "7", false));
+    }
+    world.publish(true).await;
+    world.pump().await;
+    let all = ["SELECT * FROM t ORDER BY id", "SELECT * FROM m ORDER BY x"];
+    assert_eq!(world.rows(all[0]).await, ["1|x|1.50|it's|7", "2|y||it's|7"]);
+    assert_eq!(world.rows(all[1]).await, ["1|p|it's|7", "1|p|it's|7", "2|q|it's|7", "3||it's|7"]);
+    world.position.commit_lsn.0 += 10;
+    let changed = [
+        (r#"{"x":1,"y":"p","d":"it's","e":7}"#, r#"{"x":1,"y":"p","d":null,"e":7}"#),
+        (r#"{"x":3,"y":null,"d":"it's","e":7}"#, r#"{"x":3,"y":null,"d":"it's","e":8}"#),
+        (r#"{"x":1,"y":"p","d":null,"e":7}"#, r#"{"x":4,"y":"p","d":null,"e":7}"#),
+    ];
+    for (before, after) in changed {
+        let rows = format!(r#""before":{before},"after":{after},"#);
+        world.change(0, "m", "u", &rows, "").await;
+    }
+    world.publish(true).await;
+    world.pump().await;
+    assert_eq!(world.rows(all[1]).await, ["1|p|it's|7", "2|q|it's|7", "3||it's|8", "4|p||7"]);
+}
+
+/// Says how long a table of a million rows takes, and how long random updates of it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn a_million_rows() {
+    const ROWS: u64 = 1_000_000;
+    let mut world = World::new(3, StateOptions::default()).await;
+    world.begin(1).await;
+    let record = |world: &World, op: &str, id: u64, n: u64| {
+        let body =
+            format!("a chat message of {n}, which is about as long as they are, with {id} in it");
+        let row = row_t(id as i64, &body, &format!("{}.25", n % 1000));
+        format!(r#"{{"before":null,"after":{row},{}}},"op":"{op}"}}"#, world.stamp("t"))
+    };
+    for first in (0..ROWS).step_by(1_000) {
+        for shard in 0..SHARDS {
+            let mut batch = RecordBatch::new();
+            for id in (first..first + 1_000).filter(|id| shard_of(*id as i64) == shard) {
+                world.position.seq += 1;
+                batch.push(b"k", record(&world, "r", id, id).as_bytes());
+            }
+            world.log.append(ShardUid(shard), batch).await.unwrap();
+        }
+    }
+    world.publish(true).await;
+    world.run(TABLES[0]).await;
+    let began = tokio::time::Instant::now();
+    world.pump().await;
+    println!("snapshot of {ROWS} rows: {:?}", began.elapsed());
+    assert_eq!(world.rows("SELECT count(*) FROM t").await, [ROWS.to_string()]);
+    for updates in [1_u64, 100, 1_000, 1_000, 10_000] {
+        world.position.commit_lsn.0 += 10;
+        for _ in 0..updates {
+            let id = world.below(ROWS);
+            world.position.seq += 1;
+            let data = record(&world, "u", id, world.position.seq);
+            world.put(shard_of(id as i64), data).await;
+        }
+        world.publish(true).await;
+        let began = tokio::time::Instant::now();
+        world.pump().await;
+        println!("{updates} updates: {:?}", began.elapsed());
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    println!("{}", status.lines().find(|l| l.starts_with("VmHWM")).unwrap_or_default());
 }
