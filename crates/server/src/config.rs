@@ -357,6 +357,7 @@ pub(crate) fn parse() -> Result<Cli> {
     match &mut cli.command {
         Command::Serve(settings) => settings.declared = declared,
         Command::Demo(demo) => demo.settings.declared = declared,
+        Command::Bench(_) => {}
     }
     Ok(cli)
 }
