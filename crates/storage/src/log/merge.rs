@@ -177,7 +177,10 @@ fn copy(shared: &Shared, run: &[Source]) -> Result<Arc<Segment>, Uncopied> {
     let last_ms = last.last_ms.load(Ordering::Acquire);
     let index = directory.encode(&header, end, last_ms, ends);
     // Without its segment an index is taken away again by the next start.
-    write_file(&shared.dir, &header.index_name(), &index)?;
+    if let Err(e) = write_file(&shared.dir, &header.index_name(), &index) {
+        let _ = shared.dir.disk.remove(&shared.dir.file(&temporary));
+        return Err(e.into());
+    }
     shared.dir.rename(&temporary, &header.name())?;
     shared.dir.sync()?;
     Ok(Arc::new(Segment::complete(header, last_ms)))

@@ -156,6 +156,7 @@ fn standing(dir: &LogDir, names: &[String]) -> Result<Vec<Listed>, OpenError> {
         };
         gone.extend(listed.iter().filter(stood_for).copied());
     }
+    gone.sort_unstable();
     gone.dedup();
     if !gone.is_empty() {
         // The name of the cold one may be in memory only.
@@ -342,8 +343,10 @@ impl<'a> Opening<'a> {
 
     fn make_spare(&self, options: &LogOptions, spares: &mut Vec<String>) -> Result<(), OpenError> {
         let failed = self.failed("set aside");
-        if self.file.size().map_err(&failed)? == options.segment_bytes {
-            let spare = format!("spare-{}.seg", self.header.no);
+        let spare = format!("spare-{}.seg", self.header.no);
+        // The number of a segment that was set aside may have been given again.
+        let is_new = !spares.contains(&spare);
+        if is_new && self.file.size().map_err(&failed)? == options.segment_bytes {
             self.dir.rename(&self.name, &spare).map_err(&failed)?;
             spares.push(spare);
             Ok(())

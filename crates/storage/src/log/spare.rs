@@ -13,7 +13,8 @@ use crate::planted::{Bug, planted};
 
 /// Zeros written at a time into a file to come.
 const ZEROS_BYTES: usize = 1 << 20;
-/// What the names of new spares start with; those of recycled ones have their segment's number.
+/// What the names of spares start with; one that a start made of a segment nothing was written to has
+/// that one's number instead.
 const NEW_SPARE: &str = "spare-new-";
 
 /// Whether the disk has no room, rather than something the matter.
@@ -35,7 +36,7 @@ pub(super) enum NewSegmentError {
 /// A name that no spare has had since the start, and none that is here has. The writer renames a
 /// spare it has taken while the upkeep may make the next one: under the same name that one would
 /// empty the segment.
-fn spare_name(shared: &Shared) -> String {
+pub(super) fn spare_name(shared: &Shared) -> String {
     if planted(Bug::SpareTwice) {
         return format!("{NEW_SPARE}0.seg");
     }

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::merge;
 use super::shared::{Frames, Segment, Shared, write_file};
-use super::spare::{is_full, prewrite_spare};
+use super::spare::{is_full, prewrite_spare, spare_name};
 use crate::planted::{Bug, planted};
 
 /// Most files kept for segments to come.
@@ -162,8 +162,15 @@ fn reclaim(
     let is_kept = |(shard, end): (ShardUid, RecordIndex)| {
         kept.get(&shard).is_some_and(|kept| kept.reaches(end, now))
     };
+    // The first segment without an index needs the one before it, which knows where the shards that
+    // are idle end.
+    let all = shared.segments.read().clone();
+    let carries = all.windows(2).find(|pair| !pair[1].is_indexed()).map(|pair| &pair[0]);
     let mut freed = 0;
     for segment in segments {
+        if carries.is_some_and(|carries| Arc::ptr_eq(carries, segment)) {
+            continue;
+        }
         if segment.pinned.lock().is_some_and(is_kept) {
             continue;
         }
@@ -197,17 +204,14 @@ pub(super) fn free(shared: &Shared, segment: &Arc<Segment>) -> io::Result<()> {
     let (disk, name) = (&shared.dir.disk, segment.name());
     let len = disk.open(&shared.dir.file(&name))?.size()?;
     let wanted = shared.spares.lock().len() < SPARES_MAX;
-    let spare = format!("spare-{}.seg", segment.header.no);
     let recycle = wanted && len == shared.options.segment_bytes;
-    if recycle {
-        shared.dir.rename(&name, &spare)?;
-    } else {
-        disk.remove(&shared.dir.file(&name))?;
+    let spare = recycle.then(|| spare_name(shared));
+    match &spare {
+        Some(spare) => shared.dir.rename(&name, spare)?,
+        None => disk.remove(&shared.dir.file(&name))?,
     }
     disk.remove(&shared.dir.file(&segment.header.index_name()))?;
     shared.dir.sync()?;
-    if recycle {
-        shared.spares.lock().push(spare);
-    }
+    shared.spares.lock().extend(spare);
     Ok(())
 }

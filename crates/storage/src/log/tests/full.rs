@@ -11,6 +11,8 @@ use crate::disk::DiskFile;
 struct Faults {
     /// Writes into segments stop half way, and nothing new finds room.
     full: AtomicBool,
+    /// There is no room for the index of a segment.
+    no_index: AtomicBool,
     no_sync: AtomicBool,
     syncs: AtomicU64,
     fatal: SyncMutex<Vec<String>>,
@@ -22,6 +24,10 @@ struct FaultyFile(Arc<dyn DiskFile>, Arc<Faults>);
 
 impl Disk for FaultyDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let is_index = path.to_string_lossy().ends_with("x.tmp");
+        if is_index && self.0.no_index.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         Ok(Arc::new(FaultyFile(RealDisk.create(path)?, self.0.clone())))
     }
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
@@ -195,6 +201,66 @@ async fn a_full_disk_keeps_nobody_from_starting_and_reading() {
     let log = bench.open(options(64 << 10));
     assert_eq!((data_len(&log).await, data(&log, B).await.unwrap().len()), (10, 1));
     close(log).await;
+}
+
+#[tokio::test]
+async fn a_segment_goes_only_once_the_next_knows_the_ends() {
+    let bench = Bench::new();
+    let (log, faults) = open_faulty(&bench, 64 << 10);
+    log.create(A, DAY).await.unwrap();
+    log.create(B, DAY).await.unwrap();
+    put(&log, B, "idle").await;
+    let fill = async || {
+        for _ in 0..8 {
+            put(&log, A, &"x".repeat(10_000)).await;
+        }
+    };
+    fill().await;
+    log.reclaim().await.unwrap();
+    assert_eq!(bench.files("idx").len(), 1);
+    faults.no_index.store(true, Ordering::SeqCst);
+    fill().await;
+    fill().await;
+    let end = log.tail(B).await.unwrap().end;
+    bench.clock.advance(DAY * 2);
+    assert_eq!(log.reclaim().await.unwrap(), 0, "what follows has no index");
+    close(log).await;
+    let log = bench.open(options(64 << 10));
+    assert_eq!(log.tail(B).await.unwrap().end, end);
+    assert!(log.reclaim().await.unwrap() > 0, "now it has");
+    close(log).await;
+    let log = bench.open(options(64 << 10));
+    assert_eq!(log.tail(B).await.unwrap().end, end, "carried on");
+    close(log).await;
+}
+
+#[tokio::test]
+async fn a_merge_without_room_leaves_nothing_behind() {
+    let bench = Bench::new();
+    let (log, faults) = open_faulty(&bench, 64 << 10);
+    log.create(A, DAY).await.unwrap();
+    log.create(B, DAY * 400).await.unwrap();
+    for n in 0..50 {
+        put(&log, A, &"x".repeat(10_000)).await;
+        put(&log, B, &n.to_string()).await;
+    }
+    assert_eq!(log.reclaim().await.unwrap(), 0, "nothing has expired");
+    faults.no_index.store(true, Ordering::SeqCst);
+    bench.clock.advance(DAY * 2);
+    assert_eq!(log.reclaim().await.unwrap(), 0);
+    assert_eq!((ending(&bench, ".tmp"), ending(&bench, ".cold")), (0, 0));
+    assert!(faults.fatal.lock().is_empty(), "a full disk ends nothing");
+    faults.no_index.store(false, Ordering::SeqCst);
+    assert!(log.reclaim().await.unwrap() >= 4, "merged once there is room");
+    assert_eq!((ending(&bench, ".tmp"), ending(&bench, ".cold")), (0, 1));
+    assert_eq!(data(&log, B).await.unwrap().len(), 50);
+    close(log).await;
+}
+
+/// How many files of the log have names that end so.
+fn ending(bench: &Bench, end: &str) -> usize {
+    let files = std::fs::read_dir(bench.log_dir()).unwrap();
+    files.filter(|e| e.as_ref().unwrap().path().to_str().unwrap().ends_with(end)).count()
 }
 
 async fn data_len(log: &Log) -> usize {
