@@ -19,6 +19,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
 use hydrant_bench::Measurement;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -48,6 +49,7 @@ fn start() -> Result<()> {
     };
     settings.check()?;
     telemetry::start(&settings, demo.is_some())?;
+    raise_descriptors();
     let runtime = build("hydrant", STACK_BYTES)?;
     // A heavy statement may hold every thread of its runtime: records and objects have another.
     let sql = build("hydrant-sql", SQL_STACK_BYTES)?;
@@ -56,6 +58,18 @@ fn start() -> Result<()> {
     sql.shutdown_background();
     runtime.shutdown_background();
     outcome
+}
+
+/// Allows as many files and connections as this process may have: the usual soft limit is low, and a
+/// log that cannot open its files stops.
+fn raise_descriptors() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit of open files stays low; raise it with ulimit -n");
+    }
 }
 
 /// Loads a server, of this program or another, and prints what it took.
