@@ -35,7 +35,7 @@ JOIN_SECONDS = 60
 # the server to notice by itself that its disk is gone.
 SHARE_AT_START = 0.1
 SHARE_NOTICED = 0.1
-NOTICE_SECONDS = 30
+NOTICE_SECONDS = 60
 
 
 class Life:

@@ -111,13 +111,13 @@ def full(folder):
     client = load.Raw(server)
 
     client.kinesis("CreateStream", StreamName=OTHER, ShardCount=1)
-    hydrant.eventually(lambda: load.shards(client, OTHER, "ACTIVE"))
+    hydrant.eventually(lambda: load.shards(client, OTHER, "ACTIVE"), PATIENCE_SECONDS, 0.01)
     put(client, journal)
     take_all_room(disk.path / "ballast")
 
     # What is at hand is used up, and then all is refused, in words that an SDK repeats after.
-    end = time.monotonic() + PATIENCE_SECONDS
     for size in (200_000, 5_000, 100):
+        end = time.monotonic() + PATIENCE_SECONDS
         refused = 0
         while refused < REFUSALS:
             if time.monotonic() > end:

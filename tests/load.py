@@ -20,6 +20,7 @@ BATCH_MAX = 40
 OBJECTS = 12
 STREAMS_MAX = 6
 TIMEOUT_SECONDS = 60
+SETTLED_SECONDS = 60
 REFUSED_SECONDS = 0.01
 GONE = (OSError, http.client.HTTPException)
 
@@ -134,7 +135,7 @@ def prepare(server):
     with sql(server) as connection:
         connection.execute("create database if not exists db")
         connection.execute(f"create table {TABLE} (n int)")
-    hydrant.eventually(lambda: shards(client, STREAM, "ACTIVE"))
+    hydrant.eventually(lambda: shards(client, STREAM, "ACTIVE"), SETTLED_SECONDS, 0.01)
 
 
 def shards(client, stream, status=None):
@@ -320,7 +321,7 @@ def compare(server, journal, whole):
 
     def describe(name):
         try:
-            summary = hydrant.eventually(lambda: settled(name), every=0.01)
+            summary = hydrant.eventually(lambda: settled(name), SETTLED_SECONDS, 0.01)
             if summary["StreamStatus"] == "DELETING":
                 return None
             tags = client.kinesis("ListTagsForStream", StreamName=name)["Tags"]
@@ -338,5 +339,15 @@ def compare(server, journal, whole):
     journal.check_objects(client.get_object, whole)
     journal.check_streams(describe, whole)
     if whole or journal.rows:
+        journal.check_rows(rows(server))
+
+
+def rows(server):
+    """The rows of the table."""
+    import psycopg
+
+    try:
         with sql(server) as connection:
-            journal.check_rows([n for n, in connection.execute(f"select n from {TABLE}")])
+            return [n for n, in connection.execute(f"select n from {TABLE}")]
+    except psycopg.Error as error:
+        raise Lost(f"the table cannot be read: {error}") from error
