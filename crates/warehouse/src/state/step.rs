@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::stream::{self, StreamExt};
 use hydrant_core::Random;
 use parking_lot::Mutex;
 
@@ -16,6 +17,8 @@ use crate::table::sync_dir;
 
 /// How many times more buckets one merge makes at most: each is a file being written.
 const GROWTH_MAX: usize = 16;
+/// Buckets of a table that are merged at the same time: one waits for the disk while another is read.
+const BUCKETS_AT_ONCE: usize = 4;
 
 /// Where files go, and where their names are from.
 #[derive(Clone)]
@@ -106,7 +109,7 @@ async fn merge_buckets(
     let same_snapshot = |f: &BucketFile| f.first >= truncated_at && f.last <= truncated_at;
     let append = only_reads && !grows && !rewrite && at.files().all(same_snapshot);
     let mut buckets: Vec<Vec<BucketFile>> = vec![Vec::new(); count];
-    let mut written = false;
+    let mut merges = Vec::new();
     for (n, (files, changes)) in
         std::mem::take(&mut at.buckets).into_iter().zip(changes.split(old)).enumerate()
     {
@@ -116,26 +119,35 @@ async fn merge_buckets(
             continue;
         }
         let read = if append { Vec::new() } else { files.clone() };
-        let (place, schema, made) = (place.clone(), Arc::clone(schema), Arc::clone(made));
-        let new = tokio::task::spawn_blocking(move || {
-            let Place { dir, random, .. } = place;
-            std::fs::create_dir_all(&dir).map_err(internal)?;
-            let mut name = || {
-                let name = hex::encode(random.bytes::<16>());
-                made.lock().push(name.clone());
-                name
-            };
-            let (dir, schema) = (dir.as_path(), schema.as_ref());
-            let mut merge = Merge { dir, schema, truncated_at, buckets: count, name: &mut name };
-            merge.run(&read, changes)
-        });
-        let new = new.await.map_err(internal)??;
         if append {
             buckets[n] = files;
         }
-        written |= !new.is_empty();
-        for (bucket, file) in new {
+        let (place, schema, made) = (place.clone(), Arc::clone(schema), Arc::clone(made));
+        merges.push(async move {
+            let merge = move || {
+                let Place { dir, random, .. } = place;
+                std::fs::create_dir_all(&dir).map_err(internal)?;
+                let mut name = || {
+                    let name = hex::encode(random.bytes::<16>());
+                    made.lock().push(name.clone());
+                    name
+                };
+                let (dir, schema) = (dir.as_path(), schema.as_ref());
+                Merge { dir, schema, truncated_at, buckets: count, name: &mut name }
+                    .run(&read, changes)
+            };
+            tokio::task::spawn_blocking(merge).await.unwrap_or_else(|e| Err(internal(e).into()))
+        });
+    }
+    // One that grows writes many files itself.
+    let at_once = if grows { 1 } else { BUCKETS_AT_ONCE };
+    // All of them end before an error is told, so that none writes a file after they were removed.
+    let new: Vec<_> = stream::iter(merges).buffered(at_once).collect().await;
+    let mut written = false;
+    for files in new {
+        for (bucket, file) in files? {
             buckets[bucket].push(file);
+            written = true;
         }
     }
     if written {
