@@ -18,7 +18,7 @@ that it neither loses nor skips anything, and what mends it.
 | another system identifier, another timeline | test_another_server_answers, test_a_backup_is_restored, test_a_failover_slot_goes_on (PostgreSQL 17) |
 | publication dropped | test_the_publication_is_dropped |
 | columns added, dropped, renamed, of another type | test_columns_change |
-| a table leaves the publication and comes again, a key comes later | test_a_table_that_was_away, test_a_primary_key_that_came_later |
+| a table leaves the publication and comes again, a key comes later | test_what_a_table_changed_before_it_left, test_a_table_that_was_away, test_a_primary_key_that_came_later |
 | TRUNCATE | test_truncate_reaches_every_shard |
 | an unchanged long value without FULL | test_postgres.py: test_unchanged_long_values |
 | a value that cannot be read | test_a_value_that_cannot_be_read |
@@ -647,7 +647,29 @@ def test_a_table_that_was_away(start_postgres, on, followed):
     assert source.until("streaming")["epoch"] == 1
 
 
-def test_a_primary_key_that_came_later(start_postgres, on, server):
+@pytest.mark.parametrize("how", ["DROP TABLE u", "ALTER PUBLICATION p DROP TABLE u"])
+def test_what_a_table_changed_before_it_left(start_postgres, on, how):
+    """It is in the stream, however late that is read."""
+    pg = start_postgres()
+    source = on(pg, TABLE + "CREATE TABLE u (id int PRIMARY KEY, v text);"
+                    "ALTER PUBLICATION p ADD TABLE u;")
+    source.begin()
+    source.sql(f"PAUSE SOURCE {source.name}")
+    source.until("paused")
+    pg.psql(f"""
+        INSERT INTO u SELECT n, 'last' FROM generate_series(1, 50) n;
+        {how};
+        INSERT INTO t VALUES (1, 'after');
+    """)
+    source.sql(f"RESUME SOURCE {source.name}")
+    whole(source, "t")
+    last = [one for one in source.changes() if one["source"]["table"] == "u"]
+    assert sorted(one["after"]["id"] for one in last) == list(range(1, 51))
+    eventually(lambda: [row["table"] for row in source.sql(f"DESCRIBE SOURCE {source.name}")] == ["t"], 60)
+
+
+@pytest.mark.parametrize("column", ["", "ADD COLUMN w int, "], ids=["alone", "with a column"])
+def test_a_primary_key_that_came_later(start_postgres, on, server, column):
     """The rows are told apart otherwise and go to other shards, so they are read anew."""
     pg = start_postgres()
     source = on(pg, """
@@ -657,9 +679,9 @@ def test_a_primary_key_that_came_later(start_postgres, on, server):
     """)
     make_stream(server.client("kinesis"), source.stream, 4)
     source.begin()
-    pg.psql("""
+    pg.psql(f"""
         UPDATE t SET v = 'changed' WHERE id < 5;
-        ALTER TABLE t ADD PRIMARY KEY (id);
+        ALTER TABLE t {column}ADD PRIMARY KEY (id);
         UPDATE t SET v = 'keyed' WHERE id < 3;
         INSERT INTO t VALUES (21, 'after');
     """)

@@ -58,6 +58,8 @@ pub struct Facts {
     pub published: Published,
     /// As [`super::members`] had it before they were looked at.
     pub members: String,
+    /// The end of the server's log once they were looked at.
+    pub end: Lsn,
     /// What works otherwise than somebody may expect, in words that say what to do.
     pub warnings: Vec<String>,
 }
@@ -93,6 +95,7 @@ pub async fn check(
     if settings.snapshot == SnapshotMode::Initial && progress.following.is_none() {
         readable(access, &published)?;
     }
+    let end = slot::status(server, slot, &[]).await?.server;
     keys_exist(settings, &published)?;
 
     slot_usable(access, settings, slot, status.slot.as_ref(), progress)?;
@@ -123,6 +126,7 @@ pub async fn check(
         slot: status.slot,
         published,
         members,
+        end,
         warnings,
     })
 }

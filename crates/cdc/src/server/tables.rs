@@ -56,7 +56,7 @@ pub struct PublishedTable {
 pub struct TableColumns {
     /// Its columns, with [`PgColumn::missing`] as PostgreSQL writes it.
     pub columns: Vec<PgColumn>,
-    /// Names of those that have a default.
+    /// Names of those that have a default, or are generated.
     pub defaults: Vec<String>,
     /// `pg_class.relfilenode`; 0 if the table has no file of its own.
     pub filenode: u32,
@@ -178,7 +178,7 @@ async fn columns(
              WHERE k.number = a.attnum AND k.place <= i.indnkeyatts), \
            a.attgenerated <> '', \
            pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT'), \
-           a.atthasdef AND a.attgenerated = '', c.relfilenode, \
+           a.atthasdef, c.relfilenode, \
            CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] \
              WHEN c.relkind = 'p' THEN (SELECT (l.attmissingval::text::text[])[1] \
                FROM pg_catalog.pg_partition_tree(c.oid) t \

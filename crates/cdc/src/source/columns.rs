@@ -4,6 +4,8 @@
 //! catalog tells at once which column is which (`attnum`) and what those that were added are in the
 //! rows that were there; but it tells of now, which may be long after the change that is read.
 
+use std::collections::BTreeMap;
+
 use hydrant_core::capture::{CapturedTable, PgColumn};
 
 use crate::relation::Relation;
@@ -39,6 +41,20 @@ fn written(text: &str, type_oid: u32) -> Option<String> {
     let mut out = Vec::new();
     Kind::of(type_oid).write(text.as_bytes(), &mut out).ok()?;
     String::from_utf8(out).ok()
+}
+
+/// Whether the rows of two states of a table are told apart by the same columns.
+pub(crate) fn is_same_key(before: &[PgColumn], now: &[PgColumn]) -> bool {
+    fn key(columns: &[PgColumn]) -> Vec<&PgColumn> {
+        let keyed = columns.iter().filter_map(|column| Some((column.key?, column)));
+        keyed.collect::<BTreeMap<u16, &PgColumn>>().into_values().collect()
+    }
+    let same = |(a, b): (&&PgColumn, &&PgColumn)| match (a.attnum, b.attnum) {
+        (Some(a), Some(b)) => a == b,
+        _ => a.name == b.name,
+    };
+    let (before, now) = (key(before), key(now));
+    before.len() == now.len() && before.iter().zip(&now).all(same)
 }
 
 /// The column before, if `now` is no new one.
@@ -100,9 +116,9 @@ pub(crate) fn told(relation: &Relation, known: &CapturedTable, catalog: &TableCo
             type_oid: column.type_oid,
             type_name: String::new(),
             type_modifier: column.type_modifier,
-            key: found.and_then(|found| found.key),
+            // Renamed or gone since, if the catalog does not have it.
+            key: found.map_or_else(|| same_name.and_then(|c| c.key), |found| found.key),
             nullable: found.or(same_name).is_none_or(|c| c.nullable),
-            // Gone since, if the catalog does not have it.
             attnum: found.map_or_else(|| same_name.and_then(|c| c.attnum), |found| found.attnum),
             ..PgColumn::default()
         };

@@ -14,9 +14,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::server::{self, Arrival, Server, ServerError};
+use crate::server::{self, Access, Arrival, Server, ServerError};
 use crate::source::append::Writer;
 use crate::source::board::Board;
+use crate::source::columns::is_same_key;
 use crate::source::feed::Feed;
 use crate::source::store::{SourceRow, TableRow};
 use crate::source::transcribe::{Step, Transcriber};
@@ -38,6 +39,8 @@ const STORE_RETRY: Duration = Duration::from_millis(500);
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// How often the columns of tables are looked at, which the stream tells of only with a change.
 const COLUMNS_INTERVAL: Duration = Duration::from_secs(2);
+/// A look waits for nobody's lock on a table: the next one finds what this one does not.
+const LOCK_TIMEOUT: &str = "SET lock_timeout = '1s'";
 /// How many times longer than such a look took the next one is waited for.
 const COLUMNS_REST: u32 = 20;
 
@@ -54,13 +57,16 @@ struct Stand {
     confirmed_at: Instant,
     /// Whether to end between two transactions.
     leaving: bool,
+    /// Where at the earliest.
+    until: Lsn,
     /// Tables as they are at the armed position, if they differ from what is stored.
     tables: Option<Vec<TableRow>>,
 }
 
 impl Worker {
     /// Reads the feed until an order comes (`Ok`) or it cannot go on. With `leave_early` it ends
-    /// once all that the stream is ahead of the stored position was read again.
+    /// once all that the stream is ahead of the stored position was read again, and that position
+    /// was reached.
     pub(crate) async fn follow<F: Feed>(
         &mut self,
         row: &Arc<SourceRow>,
@@ -68,7 +74,7 @@ impl Worker {
         writer: &mut Writer,
         transcriber: &mut Transcriber,
         mut told: mpsc::Receiver<Seen>,
-        leave_early: bool,
+        leave_early: Option<Lsn>,
     ) -> Result<(), Trouble> {
         let mut orders = self.orders.clone();
         let now = Instant::now();
@@ -80,7 +86,8 @@ impl Worker {
             oldest_ms: None,
             stored_at: now - CUT_INTERVAL,
             confirmed_at: now,
-            leaving: leave_early,
+            leaving: leave_early.is_some(),
+            until: leave_early.unwrap_or_default(),
             tables: None,
         };
         loop {
@@ -88,6 +95,11 @@ impl Worker {
                 Some(Leave::Now) => return Ok(()),
                 Some(Leave::Between) => stand.leaving = true,
                 None => {}
+            }
+            match told.try_recv() {
+                Ok(Seen::Trouble(trouble)) => return Err(trouble),
+                Ok(Seen::OtherTables) => stand.leaving = true,
+                Err(_) => {}
             }
             transcriber.clock(self.ports.clock.now().as_millis());
             let mut idle = false;
@@ -111,7 +123,8 @@ impl Worker {
             if let Some((resume, shards)) = writer.reached() {
                 self.keep(feed, &mut stand, resume, shards).await?;
             }
-            if leaves && !writer.is_armed() && writer.is_drained() && stand.dirty.is_none() {
+            let stored = stand.dirty.is_none() && self.progress.cut.resume >= stand.until;
+            if leaves && !writer.is_armed() && writer.is_drained() && stored {
                 return Ok(());
             }
             self.tell(&mut stand, writer, transcriber);
@@ -148,7 +161,8 @@ impl Worker {
     /// Whether the stream may be left here: between transactions, with nothing ahead of them.
     fn may_leave(&self, stand: &Stand, writer: &Writer, transcriber: &Transcriber) -> bool {
         let at = stand.dirty.unwrap_or(self.progress.cut.resume);
-        stand.leaving && !transcriber.is_within() && at > writer.found().commit_lsn
+        let found = at > writer.found().commit_lsn && at.max(stand.quiet) >= stand.until;
+        stand.leaving && !transcriber.is_within() && found
     }
 
     async fn take<F: Feed>(
@@ -192,7 +206,11 @@ impl Worker {
                 };
                 self.board.as_seen(&mut known);
                 let columns = feed.columns(&relation, &known).await?;
+                let same_key = is_same_key(&known.columns, &columns.columns);
                 transcriber.changed(oid, &difference, columns, start, writer)?;
+                if !same_key && transcriber.is_after_snapshot(oid) {
+                    self.read_anew(oid, transcriber, stand);
+                }
                 self.compare(oid, feed, transcriber, stand).await?;
             }
             Step::Told(oid) => self.compare(oid, feed, transcriber, stand).await?,
@@ -216,11 +234,15 @@ impl Worker {
         }
         let Some(known) = feed.catalog(oid).await? else { return Ok(()) };
         if transcriber.is_another(oid, &known) {
-            transcriber.silence(oid);
-            self.anew.insert(oid);
-            stand.leaving = true;
+            self.read_anew(oid, transcriber, stand);
         }
         Ok(())
+    }
+
+    fn read_anew(&mut self, oid: u32, transcriber: &mut Transcriber, stand: &mut Stand) {
+        transcriber.silence(oid);
+        self.anew.insert(oid);
+        stand.leaving = true;
     }
 
     /// Makes the present position the next one to store, if it is time.
@@ -240,7 +262,9 @@ impl Worker {
             Some(end) if leaves || since >= CUT_INTERVAL_IDLE => {
                 stand.arm(end.max(stand.quiet), writer, transcriber);
             }
-            None if stand.quiet > self.progress.cut.resume && since >= CUT_INTERVAL_QUIET => {
+            None if stand.quiet > self.progress.cut.resume
+                && (leaves || since >= CUT_INTERVAL_QUIET) =>
+            {
                 stand.arm(stand.quiet, writer, transcriber);
             }
             _ => {}
@@ -368,6 +392,13 @@ pub(crate) enum Seen {
     OtherTables,
 }
 
+/// A connection for looks from beside the stream.
+async fn beside(access: &Access) -> Result<Server, ServerError> {
+    let mut server = Server::connect(access).await?;
+    server.query(LOCK_TIMEOUT).await?;
+    Ok(server)
+}
+
 /// Looks at the slot, the publications and the columns of tables from beside the stream, as long as the
 /// guard is held.
 pub(super) fn monitor(
@@ -388,7 +419,7 @@ pub(super) fn monitor(
             sleep_until(next.min(looked + LOOK_INTERVAL)).await;
             let began = Instant::now();
             if server.is_none() {
-                server = Server::connect(&access).await.ok();
+                server = beside(&access).await.ok();
             }
             let Some(connected) = &mut server else {
                 next = Instant::now() + COLUMNS_INTERVAL;

@@ -43,6 +43,8 @@ impl Worker {
         // The name comes first: a slot that a crash leaves behind is known to be ours.
         self.store.advance(&row.uid, &next, &[], &gone).await?;
         (self.progress, self.tables) = (next, Default::default());
+        self.anew.clear();
+        self.gone_at.clear();
         self.show_progress();
 
         self.board.state(SourceState::CreatingSlot, "");
@@ -291,6 +293,7 @@ impl Worker {
             None => true,
             Some(before) => {
                 self.anew.contains(oid)
+                    || before.captured.state == TableState::Pending
                     || before.was_away(&now.memberships)
                     || before.has_other_key(&key_columns(&now.captured))
             }

@@ -221,11 +221,6 @@ impl Store {
     named!(CONNECTION: Connection, connection, put_connection, connections);
     named!(SOURCE: SourceRow, source, put_source, sources);
 
-    /// A secret with its password. An error if that cannot be decrypted says so.
-    pub(crate) async fn secret(&self, name: &str) -> Result<Option<Secret>, ControlError> {
-        self.secret_row(name).await?.map(|row| self.unseal(row)).transpose()
-    }
-
     /// A secret as it is stored, whether its password can be decrypted or not.
     pub(crate) async fn secret_row(&self, name: &str) -> Result<Option<SecretRow>, ControlError> {
         self.get(&SecretRow::key(name)).await

@@ -447,7 +447,7 @@ impl World {
         };
         let followed = tokio::select! {
             followed = worker.follow(
-                &row, &mut feed, &mut writer, &mut transcriber, told, false,
+                &row, &mut feed, &mut writer, &mut transcriber, told, None,
             ) => followed,
             () = done => return true,
             // As a process ends: what is under way is dropped.

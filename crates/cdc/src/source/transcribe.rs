@@ -94,7 +94,8 @@ impl Transcriber {
         let table = |row: &TableRow| {
             let relation = Arc::new(Relation::stored(&row.captured));
             let (counts, commit) = Default::default();
-            let (row, order, silent) = (row.clone(), 0, false);
+            let (row, order) = (row.clone(), 0);
+            let silent = row.captured.state == TableState::Pending;
             let oid = row.captured.oid;
             (oid, Table { row, relation, key: None, counts, commit, order, silent })
         };

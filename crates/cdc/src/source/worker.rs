@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hydrant_core::capture::{Failure, OnSlotLoss, SourceState};
+use hydrant_core::capture::{Failure, Lsn, OnSlotLoss, Secret, SourceState};
 use hydrant_core::control::ControlError;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -87,6 +87,9 @@ pub(crate) struct Worker {
     pub(super) unknown: BTreeSet<u32>,
     /// Tables of which the stream told what only reading them anew mends.
     pub(super) anew: BTreeSet<u32>,
+    /// Where the log ended when tables were first seen to be published no more: what was committed
+    /// before is still theirs.
+    pub(super) gone_at: BTreeMap<u32, Lsn>,
 }
 
 /// What an attempt works with.
@@ -119,6 +122,7 @@ impl Worker {
             failures: 0,
             unknown: BTreeSet::new(),
             anew: BTreeSet::new(),
+            gone_at: BTreeMap::new(),
         }
     }
 
@@ -229,7 +233,7 @@ impl Worker {
     async fn begin(
         &mut self,
         row: Arc<SourceRow>,
-    ) -> Result<Option<(Session, Replication, bool)>, Trouble> {
+    ) -> Result<Option<(Session, Replication, Option<Lsn>)>, Trouble> {
         self.progress = self.store.progress(&row.uid).await?;
         let tables = self.store.tables(&row.uid).await?;
         self.tables = tables.into_iter().map(|t| (t.captured.oid, t)).collect();
@@ -249,11 +253,12 @@ impl Worker {
             left = Some(self.epoch(&mut session).await?);
         }
         let (new, gone) = self.differences(&session);
-        let mut leave_early = false;
+        let mut leave_early = None;
         if !new.is_empty() || !gone.is_empty() {
-            if self.is_ahead(&session.row).await? {
+            let until = self.read_on_until(&session, &gone);
+            if until.is_some() || self.is_ahead(&session.row).await? {
                 // Numbers in the transaction that was being read depend on the tables as they were.
-                leave_early = true;
+                leave_early = Some(until.unwrap_or_default());
             } else {
                 self.reconcile(&mut session, new, gone).await?;
                 return Ok(None);
@@ -265,6 +270,20 @@ impl Worker {
         };
         self.start(&mut session, &mut replication).await?;
         Ok(Some((session, replication, leave_early)))
+    }
+
+    /// How far the stream has to be read before tables that are published no more are let go: their
+    /// changes up to then are in it. `None` if it was.
+    fn read_on_until(&mut self, session: &Session, gone: &[u32]) -> Option<Lsn> {
+        self.gone_at.retain(|oid, _| gone.contains(oid));
+        for oid in gone {
+            // One that a statement took out of the source is let go at once.
+            if self.tables.get(oid).is_some_and(|row| session.row.takes(&row.captured.table)) {
+                self.gone_at.entry(*oid).or_insert(session.facts.end);
+            }
+        }
+        let until = self.gone_at.values().copied().max();
+        until.filter(|until| self.progress.cut.resume < *until)
     }
 
     fn is_following(&self, row: &SourceRow) -> bool {
@@ -280,11 +299,24 @@ impl Worker {
             Trouble::Failed(Failure::Other, text)
         })?;
         let secret = match &connection.secret {
-            Some(secret) => self.store.secret(secret).await?,
+            Some(secret) => self.secret(secret).await?,
             None => None,
         };
         let clock = self.ports.clock.clone();
         Ok(Access::new(&connection, secret.as_ref(), &row.settings.name, clock).await?)
+    }
+
+    /// A secret, if there is one; that its password cannot be decrypted does not pass.
+    async fn secret(&self, name: &str) -> Result<Option<Secret>, Trouble> {
+        let Some(row) = self.store.secret_row(name).await? else { return Ok(None) };
+        let opened = self.store.unseal(row);
+        opened.map(Some).map_err(|error| {
+            let text = match error {
+                ControlError::Unavailable(text) => text,
+                other => other.to_string(),
+            };
+            Trouble::Failed(Failure::Authentication, text)
+        })
     }
 
     async fn look(&mut self, row: Arc<SourceRow>, following: bool) -> Result<Session, Trouble> {
@@ -371,7 +403,7 @@ impl Worker {
         &mut self,
         session: &mut Session,
         replication: Replication,
-        leave_early: bool,
+        leave_early: Option<Lsn>,
     ) -> Result<(), Trouble> {
         let mut writer = self.writer(&session.row).await?;
         let mut transcriber = self.transcriber(session)?;
@@ -395,8 +427,8 @@ impl Worker {
         let mut orders = self.orders.clone();
         tokio::select! {
             () = settled => {}
-            // The process ends: what is under way is found again at the next start.
-            _ = orders.wait_for(|order| order.stop), if followed.is_err() => {}
+            // What is under way is found again.
+            () = interrupted(&mut orders, &row), if followed.is_err() => {}
         }
         followed
     }

@@ -20,12 +20,21 @@ impl Transcriber {
         })
     }
 
+    /// Whether the transaction that is being read comes after the rows of a table that were read.
+    pub(crate) fn is_after_snapshot(&self, oid: u32) -> bool {
+        let from = self.tables.get(&oid).map(|table| table.row.from);
+        self.open.zip(from).is_some_and(|(open, from)| open.begin.final_lsn >= from)
+    }
+
     /// Leaves out what follows of a table until it is read anew. Its changes go on to be counted: the
-    /// numbers of others must not depend on when this was noticed.
+    /// numbers of others must not depend on when this was noticed. A position behind it is stored with
+    /// it, so that it is not forgotten.
     pub(crate) fn silence(&mut self, oid: u32) {
         if let Some(table) = self.tables.get_mut(&oid) {
             tracing::info!(table = %table.row.captured.table, "a table will be read anew");
             table.silent = true;
+            table.row.captured.state = TableState::Pending;
+            self.altered = true;
         }
     }
 
