@@ -8,6 +8,7 @@ HYDRANT_BINARY names the server. Mounts are of this process alone, and end with 
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,12 +21,14 @@ import volume
 from journal import Journal, Lost, content
 
 # An image that promises more than there is behind it: a write that the kernel took fails later.
-IMAGE_BYTES = 400 << 20
-BEHIND_IT = "48m"
+IMAGE_BYTES = 800 << 20
+BEHIND_IT = "192m"
 # The file system's own blocks are there, so that it does not end itself before the server does.
 NO_JOURNAL = ["-b", "4096", "-O", "^has_journal"]
-METADATA_BYTES = 16 << 20
-BEHIND_IT_LATER = "96m"
+METADATA_BYTES = 32 << 20
+BEHIND_IT_LATER = "720m"
+# Left behind it after the first load, which must not have met the failure.
+ROOM_LEFT_BYTES = 32 << 20
 FULL_BYTES = 400 << 20
 # What SDKs repeat.
 RETRIED = ("ProvisionedThroughputExceededException", "InternalFailure", "SlowDown", "LimitExceeded",
@@ -65,6 +68,7 @@ def fsync(folder, only):
     load.check(server, journal, True)
     # What was there before is on the disk, whether or not anybody relies on it.
     volume.run("sync", "-f", str(disk.path))
+    assert shutil.disk_usage(behind).free > ROOM_LEFT_BYTES, "the disk failed too early"
     errors = take_what_is_behind(disk.path / "ballast")
 
     writers = load.Load(server, journal, "after", only=only)
@@ -90,7 +94,7 @@ def take_what_is_behind(ballast):
     """Writes until an fsync fails, and then the same fsync again; what the two said."""
     with open(ballast, "wb", buffering=0) as file:
         while True:
-            file.write(b"x" * 65_536)
+            file.write(b"x" * 262_144)
             try:
                 os.fsync(file.fileno())
             except OSError as error:
