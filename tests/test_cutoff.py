@@ -23,7 +23,7 @@ LOOP_SECONDS = 1_500
 # A server that synced nothing misses records, or refuses to start: without them, or, in SQLite's
 # words, with a database of which a part is missing.
 SIGNS_OF_LOSS = ("journal.Lost: ", "Acknowledged data may be lost",
-                 "database disk image is malformed", "file is not a database", "put back a copy of it")
+                 "database disk image is malformed", "file is not a database", "RuntimeError: hydrant ended with")
 
 
 class Loop:
