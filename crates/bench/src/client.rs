@@ -228,11 +228,22 @@ impl Stream {
         Ok(stream)
     }
 
-    /// Deletes it, and its consumers with it.
+    /// Deletes it, and its consumers with it, and waits until it is gone.
     pub(crate) async fn delete(self) -> Result<(), BenchError> {
         let mut connection = self.place.connect().await?;
         let body = json!({"StreamName": self.name, "EnforceConsumerDeletion": true});
-        connection.call("DeleteStream", &body).await.map(|_| ())
+        connection.call("DeleteStream", &body).await?;
+        let body = json!({"StreamName": self.name});
+        timely("the stream is not deleted", async {
+            loop {
+                match connection.call("DescribeStreamSummary", &body).await {
+                    Err(error) if error.is("ResourceNotFoundException") => return Ok(()),
+                    answer => answer?,
+                };
+                sleep(LOOK).await;
+            }
+        })
+        .await
     }
 }
 

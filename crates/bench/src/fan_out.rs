@@ -139,7 +139,16 @@ async fn register(place: &Place, fan_out: &FanOut) -> Result<Vec<String>, BenchE
     let mut arns = Vec::new();
     for number in 0..fan_out.consumers {
         let body = json!({"StreamARN": stream, "ConsumerName": format!("bench-{number}")});
-        let answer = connection.call("RegisterStreamConsumer", &body).await?;
+        let registered = timely("the consumers are not registered", async {
+            loop {
+                // A few at a time may be CREATING.
+                match connection.call("RegisterStreamConsumer", &body).await {
+                    Err(error) if error.is("LimitExceededException") => pause().await,
+                    answer => return answer,
+                }
+            }
+        });
+        let answer = registered.await?;
         let arn = answer["Consumer"]["ConsumerARN"].as_str().unwrap_or_default();
         arns.push(arn.to_owned());
     }
