@@ -95,7 +95,7 @@ pub async fn check(
     if settings.snapshot == SnapshotMode::Initial && progress.following.is_none() {
         readable(access, &published)?;
     }
-    let end = slot::status(server, slot, &[]).await?.server;
+    let end = slot::log_end(server).await?;
     keys_exist(settings, &published)?;
 
     slot_usable(access, settings, slot, status.slot.as_ref(), progress)?;

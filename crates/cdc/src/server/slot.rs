@@ -65,6 +65,13 @@ const SERVER_LSN: &str = "CASE WHEN pg_catalog.pg_is_in_recovery() \
      THEN coalesce(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn()) \
      ELSE pg_catalog.pg_current_wal_lsn() END";
 
+/// The end of the server's log; on a standby, of what it has received.
+pub(super) async fn log_end(server: &mut Server) -> Result<Lsn, ServerError> {
+    let rows = server.ask(&format!("SELECT {SERVER_LSN}"), During::Query).await?;
+    let row = rows.first().ok_or_else(|| ServerError::unexpected("no answer about the log"))?;
+    row.need(0)
+}
+
 /// Looks at a slot and its publications.
 pub async fn status(
     server: &mut Server,

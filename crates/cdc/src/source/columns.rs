@@ -43,17 +43,19 @@ fn written(text: &str, type_oid: u32) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
+/// The columns of a primary key, in its order.
+pub(crate) fn keyed(columns: &[PgColumn]) -> Vec<&PgColumn> {
+    let keyed = columns.iter().filter_map(|column| Some((column.key?, column)));
+    keyed.collect::<BTreeMap<u16, &PgColumn>>().into_values().collect()
+}
+
 /// Whether the rows of two states of a table are told apart by the same columns.
 pub(crate) fn is_same_key(before: &[PgColumn], now: &[PgColumn]) -> bool {
-    fn key(columns: &[PgColumn]) -> Vec<&PgColumn> {
-        let keyed = columns.iter().filter_map(|column| Some((column.key?, column)));
-        keyed.collect::<BTreeMap<u16, &PgColumn>>().into_values().collect()
-    }
     let same = |(a, b): (&&PgColumn, &&PgColumn)| match (a.attnum, b.attnum) {
         (Some(a), Some(b)) => a == b,
         _ => a.name == b.name,
     };
-    let (before, now) = (key(before), key(now));
+    let (before, now) = (keyed(before), keyed(now));
     before.len() == now.len() && before.iter().zip(&now).all(same)
 }
 

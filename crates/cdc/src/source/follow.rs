@@ -96,10 +96,8 @@ impl Worker {
                 Some(Leave::Between) => stand.leaving = true,
                 None => {}
             }
-            match told.try_recv() {
-                Ok(Seen::Trouble(trouble)) => return Err(trouble),
-                Ok(Seen::OtherTables) => stand.leaving = true,
-                Err(_) => {}
+            if let Ok(seen) = told.try_recv() {
+                stand.saw(seen)?;
             }
             transcriber.clock(self.ports.clock.now().as_millis());
             let mut idle = false;
@@ -143,10 +141,7 @@ impl Worker {
                         return Ok(());
                     }
                 }
-                Some(seen) = told.recv() => match seen {
-                    Seen::Trouble(trouble) => return Err(trouble),
-                    Seen::OtherTables => stand.leaving = true,
-                },
+                Some(seen) = told.recv() => stand.saw(seen)?,
                 landed = writer.landed(&row.settings) => landed?,
                 arrival = feed.next(), if writer.has_room() && !leaves => {
                     self.failures = 0;
@@ -209,7 +204,7 @@ impl Worker {
                 let same_key = is_same_key(&known.columns, &columns.columns);
                 transcriber.changed(oid, &difference, columns, start, writer)?;
                 if !same_key && transcriber.is_after_snapshot(oid) {
-                    self.read_anew(oid, transcriber, stand);
+                    stand.read_anew(oid, transcriber);
                 }
                 self.compare(oid, feed, transcriber, stand).await?;
             }
@@ -234,15 +229,9 @@ impl Worker {
         }
         let Some(known) = feed.catalog(oid).await? else { return Ok(()) };
         if transcriber.is_another(oid, &known) {
-            self.read_anew(oid, transcriber, stand);
+            stand.read_anew(oid, transcriber);
         }
         Ok(())
-    }
-
-    fn read_anew(&mut self, oid: u32, transcriber: &mut Transcriber, stand: &mut Stand) {
-        transcriber.silence(oid);
-        self.anew.insert(oid);
-        stand.leaving = true;
     }
 
     /// Makes the present position the next one to store, if it is time.
@@ -357,6 +346,20 @@ impl Stand {
         if writer.arm(resume) {
             self.tables = transcriber.altered();
         }
+    }
+
+    /// Leaves, so that a table is read anew.
+    fn read_anew(&mut self, oid: u32, transcriber: &mut Transcriber) {
+        transcriber.silence(oid);
+        self.leaving = true;
+    }
+
+    fn saw(&mut self, seen: Seen) -> Result<(), Trouble> {
+        match seen {
+            Seen::Trouble(trouble) => return Err(trouble),
+            Seen::OtherTables => self.leaving = true,
+        }
+        Ok(())
     }
 
     /// When to look again.

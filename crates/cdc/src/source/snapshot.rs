@@ -43,7 +43,6 @@ impl Worker {
         // The name comes first: a slot that a crash leaves behind is known to be ours.
         self.store.advance(&row.uid, &next, &[], &gone).await?;
         (self.progress, self.tables) = (next, Default::default());
-        self.anew.clear();
         self.gone_at.clear();
         self.show_progress();
 
@@ -292,8 +291,7 @@ impl Worker {
         let is_new = |(oid, now): (&u32, &&PublishedTable)| match self.tables.get(oid) {
             None => true,
             Some(before) => {
-                self.anew.contains(oid)
-                    || before.captured.state == TableState::Pending
+                before.captured.state == TableState::Pending
                     || before.was_away(&now.memberships)
                     || before.has_other_key(&key_columns(&now.captured))
             }
@@ -352,7 +350,6 @@ impl Worker {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.anew.retain(|oid| !new.contains(oid));
         // Whoever goes and comes again is looked for again.
         self.unknown.retain(|oid| !new.contains(oid));
         self.show_progress();

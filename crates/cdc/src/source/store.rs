@@ -15,6 +15,8 @@ use hydrant_core::sequence::RecordIndex;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::source::columns::keyed;
+
 const SECRET: &str = "capture/secret/";
 const CONNECTION: &str = "capture/connection/";
 const SOURCE: &str = "capture/source/";
@@ -109,10 +111,9 @@ pub(crate) struct Progress {
     pub(crate) floors: BTreeMap<ShardUid, RecordIndex>,
 }
 
-/// The columns of a table's primary key, in its order.
+/// Names of the columns of a table's primary key, in its order.
 pub(crate) fn key_columns(table: &CapturedTable) -> Vec<&str> {
-    let keyed = table.columns.iter().filter_map(|c| Some((c.key?, c.name.as_str())));
-    keyed.collect::<BTreeMap<u16, &str>>().into_values().collect()
+    keyed(&table.columns).into_iter().map(|column| column.name.as_str()).collect()
 }
 
 /// How far a table is.

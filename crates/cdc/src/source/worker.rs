@@ -85,8 +85,6 @@ pub(crate) struct Worker {
     pub(super) failures: u32,
     /// Tables that the stream told of and that were looked for.
     pub(super) unknown: BTreeSet<u32>,
-    /// Tables of which the stream told what only reading them anew mends.
-    pub(super) anew: BTreeSet<u32>,
     /// Where the log ended when tables were first seen to be published no more: what was committed
     /// before is still theirs.
     pub(super) gone_at: BTreeMap<u32, Lsn>,
@@ -121,7 +119,6 @@ impl Worker {
             tables,
             failures: 0,
             unknown: BTreeSet::new(),
-            anew: BTreeSet::new(),
             gone_at: BTreeMap::new(),
         }
     }
