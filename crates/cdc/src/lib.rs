@@ -10,7 +10,6 @@ pub mod key;
 pub mod pgoutput;
 pub mod relation;
 pub mod row;
-pub mod server;
 mod source;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@
 
 #[path = "sources/failures.rs"]
 mod failures;
+#[path = "../../postgres/tests/postgres/mod.rs"]
 mod postgres;
 
 use std::collections::BTreeMap;

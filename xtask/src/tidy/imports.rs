@@ -15,7 +15,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("bucket", &["core", "wire"]),
     ("leases", &["core", "wire"]),
     ("warehouse", &["core"]),
-    ("cdc", &["core"]),
+    ("postgres", &["core"]),
+    ("cdc", &["core", "postgres"]),
     ("vault", &["core"]),
     ("bench", &["core", "wire"]),
     (
@@ -30,6 +31,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "bucket",
             "leases",
             "warehouse",
+            "postgres",
             "cdc",
             "vault",
             "bench",

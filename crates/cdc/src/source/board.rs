@@ -7,10 +7,10 @@ use hydrant_core::capture::{
     CapturedTable, Cut, Lsn, Op, PgTable, SourceReport, SourceSettings, SourceState, TableState,
 };
 use hydrant_core::{Clock, Timestamp};
+use hydrant_postgres::{PublishedTable, Status};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::server::{PublishedTable, Status};
 use crate::source::columns::{self, Columns};
 use crate::source::store::{Progress, SourceRow, TableRow};
 

@@ -9,10 +9,10 @@ use hydrant_core::capture::{
     SecretReport, SourceReport, SourceSettings,
 };
 use hydrant_core::control::ControlError;
+use hydrant_postgres::{Access, Server};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::server::{self, Access, Server};
 use crate::source::store::{Leaving, SlotStage, SourceRow};
 use crate::source::worker::Order;
 use crate::source::{Inner, Sources, settings};
@@ -377,9 +377,9 @@ impl Inner {
             let clock = self.ports.clock.clone();
             let access = Access::new(connection, secret.as_ref(), &leaving.name, clock).await?;
             let mut server = Server::connect(&access).await?;
-            server::drop_slot(&mut server, slot, access.application()).await?;
+            hydrant_postgres::drop_slot(&mut server, slot, access.application()).await?;
             server.close().await;
-            Ok::<_, server::ServerError>(())
+            Ok::<_, hydrant_postgres::ServerError>(())
         };
         match timeout(DROP_TIMEOUT, drop).await {
             Ok(dropped) => dropped.map_err(|e| e.to_string()),

@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 
 use hydrant_core::capture::{CapturedTable, PgColumn};
+use hydrant_postgres::TableColumns;
 
 use crate::relation::Relation;
-use crate::server::TableColumns;
 use crate::value::Kind;
 
 /// Most names of dropped columns that are kept: as many columns as a table of PostgreSQL has.

@@ -1,9 +1,9 @@
 //! What a source follows: a stream of changes, and the catalog that it is read with.
 
 use hydrant_core::capture::{CapturedTable, Lsn};
+use hydrant_postgres::{Arrival, Replication, Server, ServerError};
 
 use crate::relation::Relation;
-use crate::server::{self, Arrival, Replication, Server, ServerError};
 use crate::source::columns::{self, Columns};
 
 /// A stream of changes, and the catalog behind it.
@@ -69,7 +69,7 @@ impl Feed for Live {
         relation: &Relation,
         known: &CapturedTable,
     ) -> Result<Columns, ServerError> {
-        let catalog = server::table_columns(&mut self.server, relation.oid).await?;
+        let catalog = hydrant_postgres::table_columns(&mut self.server, relation.oid).await?;
         let mut told = columns::told(relation, known, &catalog);
         for column in told.columns.iter_mut().filter(|c| c.type_name.is_empty()) {
             // One that the catalog has another type for by now.
@@ -83,11 +83,12 @@ impl Feed for Live {
     }
 
     async fn catalog(&mut self, oid: u32) -> Result<Option<Catalog>, ServerError> {
-        let memberships = server::memberships(&mut self.server, &self.publications, oid).await?;
+        let memberships =
+            hydrant_postgres::memberships(&mut self.server, &self.publications, oid).await?;
         if memberships.is_empty() {
             return Ok(None);
         }
-        let key = server::primary_key(&mut self.server, oid).await?;
+        let key = hydrant_postgres::primary_key(&mut self.server, oid).await?;
         Ok(Some(Catalog { key, memberships }))
     }
 }

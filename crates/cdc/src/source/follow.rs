@@ -10,11 +10,11 @@ use hydrant_core::capture::{Cut, Failure, Lsn, SourceState};
 use hydrant_core::control::ControlError;
 use hydrant_core::log::ShardUid;
 use hydrant_core::sequence::RecordIndex;
+use hydrant_postgres::{Access, Arrival, Server, ServerError};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::server::{self, Access, Arrival, Server, ServerError};
 use crate::source::append::Writer;
 use crate::source::board::Board;
 use crate::source::columns::is_same_key;
@@ -432,7 +432,7 @@ pub(super) fn monitor(
             if began >= next {
                 let live = board.live();
                 let listed = settings.tables.as_deref();
-                match server::published(connected, &settings.publications, listed).await {
+                match hydrant_postgres::published(connected, &settings.publications, listed).await {
                     Ok(published) => board.saw(&live, &published.tables),
                     // What is wrong with the publications the next validation says too.
                     Err(ServerError::Failed { .. }) => {}
@@ -445,14 +445,16 @@ pub(super) fn monitor(
                 continue;
             };
             looked = Instant::now();
-            let Ok(status) = server::status(connected, &slot, &settings.publications).await else {
+            let Ok(status) =
+                hydrant_postgres::status(connected, &slot, &settings.publications).await
+            else {
                 server = None;
                 continue;
             };
             board.slot_status(&status);
             let lost = match &status.slot {
-                Some(found) => found.lost.as_ref().map(|why| server::lost(&slot, why)),
-                None => Some(server::gone(&slot)),
+                Some(found) => found.lost.as_ref().map(|why| hydrant_postgres::lost(&slot, why)),
+                None => Some(hydrant_postgres::gone(&slot)),
             };
             if let Some(text) = lost {
                 let trouble = Trouble::Failed(Failure::SlotLost, text);
@@ -467,7 +469,7 @@ pub(super) fn monitor(
                 let trouble = Trouble::Failed(Failure::PublicationDropped, text);
                 let _ = sender.send(Seen::Trouble(trouble)).await;
             }
-            match server::members(connected, &settings.publications).await {
+            match hydrant_postgres::members(connected, &settings.publications).await {
                 Ok(now) if now != members => drop(sender.send(Seen::OtherTables).await),
                 Ok(_) => {}
                 Err(_) => server = None,

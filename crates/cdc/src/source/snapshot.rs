@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use hydrant_core::capture::{Cut, Lsn, SnapshotMode, SourceState, TableState};
+use hydrant_postgres::{
+    CreatedSlot, Piece, PublishedTable, Replication, ServerError, SlotLifetime, Snapshot,
+};
 use tokio::time::{interval, sleep};
 
 use crate::copy;
-use crate::server::{
-    self, CreatedSlot, Piece, PublishedTable, Replication, ServerError, SlotLifetime, Snapshot,
-};
 use crate::source::append::Writer;
 use crate::source::store::{SlotStage, TableRow, key_columns};
 use crate::source::worker::{Session, Trouble, Worker};
@@ -49,7 +49,8 @@ impl Worker {
         self.board.state(SourceState::CreatingSlot, "");
         if !first {
             let application = session.access.application();
-            server::drop_slot(&mut session.server, &self.progress.slot, application).await?;
+            hydrant_postgres::drop_slot(&mut session.server, &self.progress.slot, application)
+                .await?;
         }
         let mut replication = Replication::connect(&session.access).await?;
         let rows = row.settings.snapshot == SnapshotMode::Initial;
@@ -166,7 +167,7 @@ impl Worker {
             tokio::select! {
                 created = &mut creating => return Ok(created?),
                 _ = looks.tick() => {
-                    if let Some(text) = server::waiting_for(&mut session.server, pid).await? {
+                    if let Some(text) = hydrant_postgres::waiting_for(&mut session.server, pid).await? {
                         let text = format!("waiting for {text}");
                         self.board.state(SourceState::CreatingSlot, text);
                     }
@@ -212,7 +213,7 @@ impl Worker {
         let mut snapshot = Snapshot::open(&session.access, exported, readers).await?;
         let listed = settings.tables.as_deref();
         let published =
-            server::published(snapshot.server(), &settings.publications, listed).await?;
+            hydrant_postgres::published(snapshot.server(), &settings.publications, listed).await?;
         let taken = |table: &PublishedTable| {
             let wanted = only.is_none_or(|only| only.contains(&table.captured.oid));
             wanted && session.row.takes(&table.captured.table)

@@ -18,12 +18,12 @@ use hydrant_core::log::{LogEngine, LogError, ReadLimit, ShardUid};
 use hydrant_core::names::{Scope, StreamName};
 use hydrant_core::sequence::RecordIndex;
 use hydrant_core::{Clock, Random, Timestamp};
+use hydrant_postgres::{Arrival, ServerError, TableColumns};
 use hydrant_testkit::{FaultyLog, ManualClock, MemoryControl, MemoryLog, OpenSeal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use crate::relation::Relation;
-use crate::server::{Arrival, ServerError, TableColumns};
 use crate::source::board::Board;
 use crate::source::columns::{self, Columns};
 use crate::source::feed::{Catalog, Feed};

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use hydrant_core::capture::{Failure, Lsn, OnSlotLoss, Secret, SourceState};
 use hydrant_core::control::ControlError;
+use hydrant_postgres::{Access, Facts, Replication, Server, ServerError};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::server::{self, Access, Facts, Replication, Server, ServerError};
 use crate::source::append::Writer;
 use crate::source::board::Board;
 use crate::source::feed::Live;
@@ -321,14 +321,15 @@ impl Worker {
         let mut server = Server::connect(&access).await?;
         let slot_ours = self.progress.stage != SlotStage::None;
         let stored = &self.progress;
-        let following = following.then(|| server::Following {
+        let following = following.then(|| hydrant_postgres::Following {
             system: stored.system.clone(),
             timeline: stored.timeline,
             resume: stored.cut.resume,
         });
-        let progress = server::Progress { slot_ours, following };
+        let progress = hydrant_postgres::Progress { slot_ours, following };
         let slot = if slot_ours { self.progress.slot.clone() } else { row.slot().name };
-        let facts = server::check(&mut server, &access, &row.settings, &slot, &progress).await?;
+        let facts =
+            hydrant_postgres::check(&mut server, &access, &row.settings, &slot, &progress).await?;
         self.board.tell(|shown| {
             shown.warnings.clone_from(&facts.warnings);
             shown.slot = slot;
@@ -364,7 +365,7 @@ impl Worker {
         let begun = replication.start(&slot, publications, resume).await;
         if let Err(ServerError::SlotBusy(said)) = begun {
             let application = session.access.application();
-            let held = server::release(&mut session.server, &slot, application).await?;
+            let held = hydrant_postgres::release(&mut session.server, &slot, application).await?;
             return Err(ServerError::SlotBusy(match held {
                 Some(held) => format!("{held}. {said}"),
                 None => said,
@@ -373,7 +374,7 @@ impl Worker {
         }
         begun?;
         // Only now nobody else can move it.
-        let status = server::status(&mut session.server, &slot, &[]).await?;
+        let status = hydrant_postgres::status(&mut session.server, &slot, &[]).await?;
         let confirmed = status.slot.as_ref().and_then(|slot| slot.confirmed);
         if let Some(confirmed) = confirmed.filter(|confirmed| *confirmed > resume) {
             return Err(Trouble::Failed(

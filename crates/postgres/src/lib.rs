@@ -1,5 +1,5 @@
-//! Everything that talks to a PostgreSQL server: connections, what the server allows, its tables,
-//! slots and rows. Nothing here knows a stream.
+//! A client of PostgreSQL servers: connections, what the server allows, its tables, slots and rows.
+//! Nothing here knows a stream.
 //!
 //! One wire client serves ordinary and replication connections alike, so both log in, encrypt, pin
 //! their session and classify errors the same way. A connection has no task of its own: it does

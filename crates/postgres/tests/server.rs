@@ -7,16 +7,16 @@ mod postgres;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hydrant_cdc::server::{
-    Access, Arrival, Facts, Following, Identity, Piece, Progress, Published, Replication, Server,
-    ServerError, SlotLifetime, Snapshot, TypeKind, check, drop_slot, members, memberships,
-    primary_key, published, release, status, table_columns, types, waiting_for,
-};
 use hydrant_core::capture::{
     Envelope, Failure, Lsn, OnSlotLoss, Oversize, PgTable, SlotChoice, SnapshotMode,
     SourceSettings, SourceTable, SslMode,
 };
 use hydrant_core::names::Scope;
+use hydrant_postgres::{
+    Access, Arrival, Facts, Following, Identity, Piece, Progress, Published, Replication, Server,
+    ServerError, SlotLifetime, Snapshot, TypeKind, check, drop_slot, members, memberships,
+    primary_key, published, release, status, table_columns, types, waiting_for,
+};
 use tokio::time::{Instant, sleep, timeout};
 
 use postgres::{PASSWORD, Postgres, access, secret, versions};

@@ -13,9 +13,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use hydrant_cdc::server::{Access, Row, Server};
 use hydrant_core::capture::{Connection, Secret, SecretText, SslMode};
 use hydrant_core::clock::{SystemClock, Timestamp};
+use hydrant_postgres::{Access, Row, Server};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
