@@ -5,6 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,6 +48,9 @@ pub trait DiskFile: Send + Sync + 'static {
     fn truncate(&self, len: u64) -> io::Result<()>;
     /// The file's length in bytes.
     fn size(&self) -> io::Result<u64>;
+    /// Tells that these bytes will be read soon, so that they may be fetched beside others. Changes
+    /// nothing but how long that takes; a disk that cannot know does nothing.
+    fn will_need(&self, _at: u64, _len: u64) {}
 }
 
 /// The machine's file system.
@@ -140,6 +144,11 @@ impl DiskFile for File {
 
     fn size(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+
+    fn will_need(&self, at: u64, len: u64) {
+        // Advice that is not taken is no failure.
+        let _ = rustix::fs::fadvise(self, at, NonZeroU64::new(len), rustix::fs::Advice::WillNeed);
     }
 }
 

@@ -3,6 +3,7 @@
 mod cache;
 mod directory;
 mod frame;
+mod index;
 mod merge;
 mod queue;
 mod reader;
@@ -69,16 +70,20 @@ pub struct LogOptions {
     /// retentions, are copied into one once there are this many; half of `free_bytes_min` may be
     /// used for it.
     pub merged_min: usize,
+    /// A complete segment in which the frames of a shard stand together in fewer bytes than this, on
+    /// average, is written anew, one shard after the other.
+    pub scattered_bytes: u64,
 }
 
 impl Default for LogOptions {
-    /// 256 MiB each, and eight neighbours.
+    /// 256 MiB each, eight neighbours, and 8 KiB.
     fn default() -> Self {
         Self {
             segment_bytes: 256 << 20,
             cache_bytes: 256 << 20,
             free_bytes_min: 256 << 20,
             merged_min: 8,
+            scattered_bytes: 8 << 10,
         }
     }
 }

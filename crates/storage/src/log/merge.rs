@@ -1,5 +1,7 @@
 //! Mixed retentions: what is still kept of segments that hold mostly nothing any more is copied,
-//! clustered by shard, into one cold segment that stands for all of them.
+//! clustered by shard, into one cold segment that stands for all of them. Mixed traffic: a segment in
+//! which the frames of a shard are scattered is copied like that, too, so that the shard is read in
+//! few pieces.
 //!
 //! The cold segment is whole and durable under a name of its own before the first of the others goes. A
 //! crash in between leaves both, and the next start takes away what the cold one stands for.
@@ -27,6 +29,12 @@ const KEPT_SHARE: u64 = 2;
 const COLD_SHARE: u64 = 8;
 /// Most segments that are looked at in one go, so that it stays short however many there are.
 const LOOKS_MAX: usize = 16;
+/// A segment is scattered only if the copy has fewer pieces by this factor.
+const PIECES_FACTOR: u64 = 2;
+/// A piece this large is as good as one of any size.
+const PIECE_BYTES: u64 = 1 << 20;
+/// Most scattered segments that are copied in one go: with one a minute, at most 17 MiB/s.
+const GATHERED_MAX: usize = 4;
 /// Bytes written at a time.
 const WRITE_BYTES: usize = 4 << 20;
 /// The one group of a cold segment, which is no tail that could tear.
@@ -61,18 +69,74 @@ pub(super) fn merge(
     if !are_neighbours(shared, &run) {
         return Ok(0);
     }
-    let name = last.segment.name();
-    match copy(shared, &run) {
+    put_in_place(shared, &run)?;
+    Ok(run.len())
+}
+
+/// Copies scattered segments, the oldest first, each clustered by shard, and returns how many.
+pub(super) fn gather(
+    shared: &Shared,
+    segments: &[Arc<Segment>],
+    kept: &HashMap<ShardUid, Kept>,
+) -> Result<usize, LogError> {
+    let now = shared.clock.now();
+    let mut gathered = 0;
+    for segment in segments {
+        let is_settled = segment.is_gathered.load(Ordering::Relaxed)
+            || segment.header.stands_for.is_some()
+            || !segment.is_indexed()
+            || !shared.has(segment);
+        if is_settled {
+            continue;
+        }
+        let entries = shared.ask_index(segment, |index, file| index.entries(file))?;
+        if !is_scattered(shared, &entries) {
+            segment.is_gathered.store(true, Ordering::Relaxed);
+            continue;
+        }
+        let is_kept = |(shard, entry): &(ShardUid, Entry)| {
+            kept.get(shard).is_some_and(|kept| kept.reaches(entry.end(), now))
+        };
+        let kept = entries.into_iter().filter(is_kept).collect();
+        let put = put_in_place(shared, &[Source { segment: segment.clone(), kept }]);
+        // It would be no better the next time.
+        segment.is_gathered.store(matches!(put, Err(LogError::Corrupt(_))), Ordering::Relaxed);
+        put?;
+        gathered += 1;
+        if gathered == GATHERED_MAX {
+            break;
+        }
+    }
+    Ok(gathered)
+}
+
+/// Whether the frames of a shard stand together in small pieces only, and need not.
+fn is_scattered(shared: &Shared, entries: &[(ShardUid, Entry)]) -> bool {
+    let (mut pieces, mut shards, mut before) = (0, 0, None);
+    for &(shard, entry) in entries {
+        shards += u64::from(before.is_none_or(|(last, _)| last != shard));
+        pieces += u64::from(before != Some((shard, entry.at)));
+        before = Some((shard, entry.at + entry.bytes));
+    }
+    let bytes: u64 = entries.iter().map(|(_, entry)| u64::from(entry.bytes)).sum();
+    let fewest = shards + bytes / PIECE_BYTES;
+    bytes < pieces * shared.options.scattered_bytes && pieces > PIECES_FACTOR * fewest
+}
+
+/// Makes a cold segment of what is kept of the run, and lets go of the run.
+fn put_in_place(shared: &Shared, run: &[Source]) -> Result<(), LogError> {
+    let name = run.last().map(|source| source.segment.name()).unwrap_or_default();
+    match copy(shared, run) {
         Ok(cold) => {
-            replace(shared, &run, cold);
-            for source in &run {
+            replace(shared, run, cold);
+            for source in run {
                 let freed = free(shared, &source.segment);
                 freed.map_err(|e| {
                     shared.fail(&format!("freeing {}: {e}", source.segment.name()));
                     unavailable(&source.segment.name(), &e)
                 })?;
             }
-            Ok(run.len())
+            Ok(())
         }
         Err(Uncopied::Damaged(what)) => Err(LogError::Corrupt(what)),
         Err(Uncopied::Disk(e)) if is_full(&e) => Err(LogError::Full),
@@ -102,7 +166,8 @@ fn find_run(
         let is_kept = |(shard, entry): &(ShardUid, Entry)| {
             kept.get(shard).is_some_and(|kept| kept.reaches(entry.end(), now))
         };
-        let kept: Vec<_> = index.entries().filter(is_kept).collect();
+        let entries = shared.ask_index(segment, |index, file| index.entries(file))?;
+        let kept: Vec<_> = entries.into_iter().filter(is_kept).collect();
         let kept_bytes: u64 = kept.iter().map(|(_, entry)| u64::from(entry.bytes)).sum();
         let is_sparse = kept_bytes * KEPT_SHARE < index.data_end().saturating_sub(DATA_START);
         let is_cold = segment.header.stands_for.is_some();
@@ -164,7 +229,8 @@ fn copy(shared: &Shared, run: &[Source]) -> Result<Arc<Segment>, Uncopied> {
     if shared.dir.free_bytes()? < bytes.saturating_add(shared.options.free_bytes_min / 2) {
         return Err(Uncopied::Disk(io::ErrorKind::StorageFull.into()));
     }
-    let ends = shared.index(last).map_err(|e| Uncopied::Damaged(e.to_string()))?.ends();
+    let ends = shared.ask_index(last, |index, file| index.ends(file));
+    let ends = ends.map_err(|e| Uncopied::Damaged(e.to_string()))?;
     let temporary = format!("{}.tmp", header.name());
     let written = write_frames(shared, run, &header, &temporary);
     let (directory, end) = match written {
@@ -198,7 +264,14 @@ fn write_frames(
         frames.extend(source.kept.iter().map(|(shard, entry)| (*shard, *entry, n)));
         let name = source.segment.name();
         let file = shared.dir.disk.open(&shared.dir.file(&name));
-        files.push(file.map_err(|e| Uncopied::Damaged(format!("{name}: {e}")))?);
+        let file = file.map_err(|e| Uncopied::Damaged(format!("{name}: {e}")))?;
+        // They are read in another order than they stand in.
+        let kept = source.kept.iter().map(|(_, entry)| u64::from(entry.bytes)).sum::<u64>();
+        let size = file.size()?;
+        if kept * KEPT_SHARE > size {
+            file.will_need(0, size);
+        }
+        files.push(file);
     }
     frames.sort_by_key(|(shard, entry, _)| (*shard, entry.first));
     let stamp = header.stamp();

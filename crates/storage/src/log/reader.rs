@@ -21,6 +21,8 @@ const READ_BYTES_MIN: usize = 64 << 10;
 const GAP_BYTES_MAX: u32 = 16 << 10;
 /// Frames looked up at a time.
 const ENTRIES_MAX: usize = 1_024;
+/// Segments that are looked ahead at, so that the disk has more to do than one thing at a time.
+const SEGMENTS_AHEAD: usize = 32;
 
 /// A page being filled, up to its limit.
 pub(super) struct Pager {
@@ -51,6 +53,11 @@ impl Pager {
     /// The page.
     pub(super) fn finish(self) -> ReadPage {
         self.page
+    }
+
+    /// Bytes to read in one piece.
+    fn piece(&self) -> usize {
+        self.limit.bytes_max.clamp(READ_BYTES_MIN, READ_AHEAD_BYTES)
     }
 
     /// Takes what fits of a frame; returns whether more is wanted.
@@ -99,17 +106,67 @@ impl Shared {
         'list: loop {
             let segments = self.segments.read().clone();
             let start = segments.partition_point(|s| !s.reaches(pager.next()));
-            for segment in &segments[start..] {
-                match self.read_segment(segment, shard, pager) {
+            let mut rest = &segments[start..];
+            while !rest.is_empty() && !pager.is_full() {
+                let (now, later) = rest.split_at(self.look_ahead(rest, shard, pager));
+                self.fetch(now, shard, pager);
+                let read = |segment| self.read_segment(segment, shard, pager);
+                match now.iter().try_for_each(read) {
+                    Ok(()) => rest = later,
                     // Freed under our feet, or merged: what is kept of it is in another one.
-                    Err(_) if !self.has(segment) => continue 'list,
-                    done => done?,
-                }
-                if pager.is_full() {
-                    break;
+                    Err(_) if rest.iter().any(|segment| !self.has(segment)) => continue 'list,
+                    Err(error) => return Err(error),
                 }
             }
             return Ok(());
+        }
+    }
+
+    /// How many of the segments it takes to fill the page, one at least, as far as their directories
+    /// in memory can tell; the entries of the shard in them are on their way. What cannot be read
+    /// shows when it is wanted.
+    fn look_ahead(&self, segments: &[Arc<Segment>], shard: ShardUid, pager: &Pager) -> usize {
+        let (mut frames, mut bytes, mut ahead) = (0, 0, 0);
+        let limit = pager.limit;
+        for segment in segments.iter().take(SEGMENTS_AHEAD) {
+            if ahead > 0 && (frames >= limit.records_max || bytes >= limit.bytes_max) {
+                break;
+            }
+            ahead += 1;
+            if !segment.is_indexed() {
+                continue;
+            }
+            let Ok(index) = self.index(segment) else { break };
+            if let Some(place) = index.place(shard, pager.next()) {
+                frames += place.frames;
+                bytes += place.bytes;
+                if let Ok(file) = self.open_index(&segment.header) {
+                    file.will_need(place.at, place.len);
+                }
+            }
+        }
+        ahead
+    }
+
+    /// Has the disk fetch what the page will be filled with, all of it at once.
+    fn fetch(&self, segments: &[Arc<Segment>], shard: ShardUid, pager: &Pager) {
+        let mut left = pager.limit.bytes_max;
+        for segment in segments {
+            let entries = self.find(segment, shard, pager.next(), ENTRIES_MAX);
+            let Ok(entries) = entries else { return };
+            let mut rest = &entries[..];
+            if rest.is_empty() || (segments.len() == 1 && run_of(rest, pager.piece()) == rest.len())
+            {
+                continue;
+            }
+            let Ok(file) = self.dir.disk.open(&self.dir.file(&segment.name())) else { continue };
+            while !rest.is_empty() && left > 0 {
+                let (run, later) = rest.split_at(run_of(rest, pager.piece()));
+                let bytes = span(run);
+                file.will_need(run[0].at.into(), bytes as u64);
+                left = left.saturating_sub(bytes);
+                rest = later;
+            }
         }
     }
 
@@ -120,8 +177,11 @@ impl Shared {
         pager: &mut Pager,
     ) -> Result<(), LogError> {
         let mut file: Option<Arc<dyn DiskFile>> = None;
-        loop {
+        while !pager.is_full() {
             let entries = self.find(segment, shard, pager.next(), ENTRIES_MAX)?;
+            if entries.is_empty() {
+                break;
+            }
             let mut rest = &entries[..];
             while !rest.is_empty() {
                 let file = match &mut file {
@@ -132,8 +192,7 @@ impl Shared {
                         none.insert(opened.map_err(|e| unavailable(&name, &e))?)
                     }
                 };
-                let want = pager.limit.bytes_max.clamp(READ_BYTES_MIN, READ_AHEAD_BYTES);
-                let (run, later) = rest.split_at(run_of(rest, want));
+                let (run, later) = rest.split_at(run_of(rest, pager.piece()));
                 rest = later;
                 for frame in self.read_run(&**file, segment, shard, run)? {
                     if !pager.take(&frame) {
@@ -141,10 +200,8 @@ impl Shared {
                     }
                 }
             }
-            if entries.len() < ENTRIES_MAX {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     /// Reads frames that lie close together in one piece, and verifies each.
@@ -155,8 +212,8 @@ impl Shared {
         shard: ShardUid,
         run: &[Entry],
     ) -> Result<Vec<Frame>, LogError> {
-        let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(Vec::new()) };
-        let mut bytes = vec![0; (last.at + last.bytes - first.at) as usize];
+        let Some(first) = run.first() else { return Ok(Vec::new()) };
+        let mut bytes = vec![0; span(run)];
         let got = file.read_at(&mut bytes, first.at.into());
         bytes.truncate(got.map_err(|e| unavailable(&segment.name(), &e))?);
         let bytes = Bytes::from(bytes);
@@ -176,6 +233,17 @@ impl Shared {
                 })
         });
         frames.collect()
+    }
+}
+
+/// Bytes from the first of these frames to the end of the last.
+fn span(run: &[Entry]) -> usize {
+    match run {
+        [] => 0,
+        [first, ..] => {
+            let last = run[run.len() - 1];
+            (last.at + last.bytes - first.at) as usize
+        }
     }
 }
 

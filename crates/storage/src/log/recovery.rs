@@ -10,12 +10,13 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use super::LogOptions;
-use super::directory::{INDEX_HEADER_BYTES, Index, IndexHeader};
+use super::directory::INDEX_HEADER_BYTES;
 use super::frame::{Header, Kind};
+use super::index::{Index, IndexHeader};
 use super::segment::{
     BadHeader, DATA_START, FORMAT, Scan, SegmentHeader, cold_name, number_of, scan, segment_name,
 };
-use super::shared::{Segment, read_file, write_file};
+use super::shared::{Segment, write_file};
 use crate::disk::{DiskFile, LogDir};
 use crate::error::OpenError;
 use crate::planted::{Bug, planted};
@@ -337,8 +338,12 @@ impl<'a> Opening<'a> {
     fn ends_of(&self, before: &SegmentHeader) -> Result<BTreeMap<u64, u64>, Unfit> {
         let name = before.index_name();
         let path = self.dir.file(&name);
-        let bytes = read_file(self.dir, &name).map_err(|e| OpenError::io("read", &path, e))?;
-        Index::decode(bytes, before).map(|index| index.ends()).ok_or(Unfit::Index(name))
+        let file = self.dir.disk.open(&path).map_err(|e| OpenError::io("read", &path, e))?;
+        match Index::read(&*file, before).and_then(|index| index.ends(&*file)) {
+            Ok(ends) => Ok(ends),
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(Unfit::Index(name)),
+            Err(e) => Err(OpenError::io("read", &path, e).into()),
+        }
     }
 
     fn make_spare(&self, options: &LogOptions, spares: &mut Vec<String>) -> Result<(), OpenError> {

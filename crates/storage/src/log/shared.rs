@@ -14,13 +14,14 @@ use tokio::sync::Notify;
 
 use super::LogOptions;
 use super::cache::Cache;
-use super::directory::{Directory, Entry, Index};
+use super::directory::{Directory, Entry};
 use super::frame::Stamp;
+use super::index::Index;
 use super::recovery::Recovered;
 use super::segment::{Scan, SegmentHeader};
 use super::spare::first_spare_no;
 use crate::dir::DataDir;
-use crate::disk::LogDir;
+use crate::disk::{DiskFile, LogDir};
 use crate::error::Fatal;
 use crate::planted::{Bug, planted};
 
@@ -36,6 +37,8 @@ pub(super) struct Segment {
     pub(super) frames: RwLock<Frames>,
     /// A shard that kept the segment from being freed, and where it ends: asked first next time.
     pub(super) pinned: Mutex<Option<(ShardUid, RecordIndex)>>,
+    /// Whether its frames were found to stand together well enough.
+    pub(super) is_gathered: AtomicBool,
 }
 
 /// Where the directory of a segment is.
@@ -77,6 +80,7 @@ impl Segment {
             last_ms: AtomicU64::new(last_ms),
             frames: RwLock::new(frames),
             pinned: Mutex::new(None),
+            is_gathered: AtomicBool::new(false),
         }
     }
 
@@ -240,15 +244,36 @@ impl Shared {
     }
 
     fn load_index(&self, header: &SegmentHeader) -> Result<Index, LogError> {
+        let file = self.open_index(header).map_err(|e| self.index_error(header, &e))?;
+        Index::read(&*file, header).map_err(|e| self.index_error(header, &e))
+    }
+
+    /// The file of a complete segment's directory.
+    pub(super) fn open_index(&self, header: &SegmentHeader) -> io::Result<Arc<dyn DiskFile>> {
+        self.dir.disk.open(&self.dir.file(&header.index_name()))
+    }
+
+    fn index_error(&self, header: &SegmentHeader, error: &io::Error) -> LogError {
         let name = header.index_name();
-        let bytes = read_file(&self.dir, &name).map_err(|e| unavailable(&name, &e))?;
-        Index::decode(bytes, header).ok_or_else(|| {
-            LogError::Corrupt(format!(
-                "{} is not as written; stop hydrant, delete that one file, and start again: it is \
-                 made anew from its segment",
-                self.dir.file(&name).display()
-            ))
-        })
+        if error.kind() != io::ErrorKind::InvalidData {
+            return unavailable(&name, error);
+        }
+        LogError::Corrupt(format!(
+            "{} is not as written; stop hydrant, delete that one file, and start again: it is made \
+             anew from its segment",
+            self.dir.file(&name).display()
+        ))
+    }
+
+    /// Asks the directory of a complete segment for what only its file has.
+    pub(super) fn ask_index<T>(
+        &self,
+        segment: &Segment,
+        ask: impl FnOnce(&Index, &dyn DiskFile) -> io::Result<T>,
+    ) -> Result<T, LogError> {
+        let index = self.index(segment)?;
+        let asked = self.open_index(&segment.header).and_then(|file| ask(&index, &*file));
+        asked.map_err(|e| self.index_error(&segment.header, &e))
     }
 
     /// Forgets the directory of a segment that is no more.
@@ -256,7 +281,8 @@ impl Shared {
         self.indexes.lock().forget(segment.header.key());
     }
 
-    /// Up to `max` of the shard's frames in the segment with records at `from` or above.
+    /// Up to `max` of the shard's frames in the segment with records at `from` or above, at least one
+    /// if there is one.
     pub(super) fn find(
         &self,
         segment: &Segment,
@@ -267,7 +293,10 @@ impl Shared {
         let frames = segment.frames.read().clone();
         match frames {
             Frames::Memory { directory, .. } => Ok(directory.read().find(shard, from, max)),
-            Frames::File => Ok(self.index(segment)?.find(shard, from, max)),
+            Frames::File if self.index(segment)?.place(shard, from).is_none() => Ok(Vec::new()),
+            Frames::File => {
+                self.ask_index(segment, |index, file| index.find(file, shard, from, max))
+            }
         }
     }
 
@@ -284,7 +313,9 @@ impl Shared {
                 }
                 // The index of a complete segment knows the ends of all before it, too.
                 Frames::File => {
-                    let end = self.index(segment)?.end_of(shard);
+                    let open = || self.open_index(&segment.header);
+                    let end = self.index(segment)?.end_of(open, shard);
+                    let end = end.map_err(|e| self.index_error(&segment.header, &e))?;
                     return Ok(end.unwrap_or(RecordIndex::MIN));
                 }
             }
@@ -297,7 +328,7 @@ impl Shared {
         let segments = self.segments.read().clone();
         match segments.iter().rev().find(|s| s.header.no < no) {
             Some(_) if planted(Bug::EndsForgotten) => Ok(BTreeMap::new()),
-            Some(before) => Ok(self.index(before)?.ends()),
+            Some(before) => self.ask_index(before, |index, file| index.ends(file)),
             None => Ok(BTreeMap::new()),
         }
     }
@@ -309,15 +340,6 @@ impl Indexes {
             self.bytes -= index.bytes();
         }
     }
-}
-
-/// The whole of a file.
-pub(super) fn read_file(dir: &LogDir, name: &str) -> io::Result<Vec<u8>> {
-    let file = dir.disk.open(&dir.file(name))?;
-    let mut bytes = vec![0; file.size()? as usize];
-    let got = file.read_at(&mut bytes, 0)?;
-    bytes.truncate(got);
-    Ok(bytes)
 }
 
 /// Puts a file in place, whole or not at all, and durable on return.

@@ -18,7 +18,13 @@ const A: ShardUid = ShardUid(1);
 const B: ShardUid = ShardUid(2);
 
 fn options(segment_bytes: u64) -> LogOptions {
-    LogOptions { segment_bytes, cache_bytes: 64 << 10, free_bytes_min: 0, merged_min: 4 }
+    LogOptions {
+        segment_bytes,
+        cache_bytes: 64 << 10,
+        free_bytes_min: 0,
+        merged_min: 4,
+        scattered_bytes: 0,
+    }
 }
 
 fn no_fatal() -> Fatal {
@@ -291,6 +297,47 @@ async fn mixed_retentions_are_merged() {
     let files = std::fs::read_dir(bench.log_dir()).unwrap();
     let cold = files.filter(|e| e.as_ref().unwrap().path().extension().unwrap() == "cold");
     assert_eq!(cold.count(), 0, "a cold segment is freed like any other");
+    close(log).await;
+}
+
+#[tokio::test]
+async fn scattered_frames_are_put_together() {
+    let bench = Bench::new();
+    let options = LogOptions { cache_bytes: 0, scattered_bytes: 8 << 10, ..options(64 << 10) };
+    let log = bench.open(options.clone());
+    let shards: Vec<_> = (0..12).map(ShardUid).collect();
+    let mut want = vec![Vec::new(); shards.len()];
+    for shard in &shards {
+        log.create(*shard, DAY).await.unwrap();
+    }
+    for n in 0..1_500 {
+        let shard = n * 7 % shards.len();
+        let text = format!("{n} {}", "x".repeat(n % 300));
+        put(&log, shards[shard], &text).await;
+        want[shard].push(text);
+    }
+    let check = async |log: &Log| {
+        for (shard, want) in shards.iter().zip(&want) {
+            assert_eq!(&data(log, *shard).await.unwrap(), want);
+        }
+    };
+    let complete = bench.files("seg").len() - 2;
+    let mut rounds = 0;
+    while log.reclaim().await.unwrap() > 0 {
+        rounds += 1;
+        check(&log).await;
+    }
+    let names = |end: &str| {
+        let files = std::fs::read_dir(bench.log_dir()).unwrap();
+        files.filter(|e| e.as_ref().unwrap().path().extension().unwrap() == end).count()
+    };
+    assert_eq!((names("cold"), names("cix")), (complete, complete), "after {rounds} rounds");
+    close(log).await;
+    let log = bench.open(options);
+    check(&log).await;
+    bench.clock.advance(DAY * 2);
+    log.reclaim().await.unwrap();
+    assert_eq!(names("cold"), 0, "freed like any other");
     close(log).await;
 }
 

@@ -108,7 +108,11 @@ pub(super) fn work(shared: &Shared, task: Task) {
                 tracing::warn!(%error, "merging segments of the log");
                 0
             });
-            let _ = reply.send(freed + merged);
+            let gathered = merge::gather(shared, &segments, &kept).unwrap_or_else(|error| {
+                tracing::warn!(%error, "putting together what is scattered in the log");
+                0
+            });
+            let _ = reply.send(freed + merged + gathered);
         }
     }
 }

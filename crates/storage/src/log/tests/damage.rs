@@ -156,9 +156,10 @@ async fn a_flipped_bit_in_a_complete_segment_is_never_served() {
     let segment = bench.files("seg").remove(0);
     let whole = std::fs::read(&segment).unwrap();
     let index = bench.files("idx").remove(0);
-    let bytes = std::fs::read(&index).unwrap();
+    let index_file = std::fs::File::open(&index).unwrap();
     let header = SegmentHeader::decode(&whole).unwrap();
-    let entry = directory::Index::decode(bytes, &header).unwrap().find(A, RecordIndex::MIN, 1)[0];
+    let found = index::Index::read(&index_file, &header).unwrap();
+    let entry = found.find(&index_file, A, RecordIndex::MIN, 1).unwrap()[0];
     let used = HEADER_BYTES + 4 + 7 + "kgood".len();
     for bit in 0..used * 8 {
         let mut bytes = whole.clone();

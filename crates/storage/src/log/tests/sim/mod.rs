@@ -254,7 +254,8 @@ impl Sim {
 
     fn options(&self) -> LogOptions {
         let Plan { segment_bytes, cache_bytes, .. } = self.plan;
-        LogOptions { segment_bytes, cache_bytes, free_bytes_min: 0, merged_min: 2 }
+        let scattered_bytes = segment_bytes;
+        LogOptions { segment_bytes, cache_bytes, free_bytes_min: 0, merged_min: 2, scattered_bytes }
     }
 
     /// Starts the process. False if the power failed meanwhile, or the disk refused.
