@@ -46,6 +46,23 @@ def test_fan_out_reaches_every_consumer(server):
     assert told["records"] == told["requests"] * 5 * 7 > 0
 
 
+def test_a_low_rate_is_put_in_small_requests(server):
+    told = measured(server, "fan-out", "--seconds", "1", "--connections", "2", "--rate", "100")
+    assert told["missing"] == 0
+    assert told["records"] == told["requests"] > 0
+
+
+def test_idle_streams_stay(server):
+    told = measured(server, "streams", "--count", "5", "--prefix", "bench-idle-",
+                    "--connections", "3")
+    assert (told["requests"], told["records"]) == (5, 0)
+    kinesis = server.client("kinesis")
+    made = [name for name in kinesis.list_streams()["StreamNames"] if name.startswith("bench-idle-")]
+    assert made == [f"bench-idle-{n}" for n in range(5)]
+    for name in made:
+        kinesis.delete_stream(StreamName=name)
+
+
 def test_the_text_and_the_stream_that_is_gone_afterwards(server):
     done = bench("put", *SMALL, "--stream", "bench-gone", "--endpoint", server.endpoints["aws"],
                  "--server-pid", str(server.process.pid))

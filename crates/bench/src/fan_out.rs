@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures::future::{try_join, try_join_all};
+use futures::future::try_join;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -12,8 +12,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use crate::client::{BenchError, Place, pause, timely};
 use crate::get::shards;
 use crate::load::Load;
-use crate::measure::{Report, Tally, Watch, sum};
-use crate::put::{joined, refused};
+use crate::measure::{Report, Tally, Watch};
+use crate::put::{all, put};
 use crate::settings::{FanOut, Target};
 use crate::subscription::{Shared, Subscription};
 
@@ -23,7 +23,7 @@ const LAST: Duration = Duration::from_secs(10);
 const STEP_MAX: Duration = Duration::from_secs(3_600);
 
 pub(crate) async fn run(place: &Place, fan_out: &FanOut) -> Result<Report, BenchError> {
-    let target = &fan_out.target;
+    let target = fan_out.target();
     let consumers = register(place, fan_out).await?;
     let shards = shards(place, &target.stream).await?;
     let shared = Arc::new(Shared {
@@ -41,17 +41,16 @@ pub(crate) async fn run(place: &Place, fan_out: &FanOut) -> Result<Report, Bench
             let subscription = Subscription::new(sender.clone(), consumer.clone(), shard.clone());
             let (shared, told) = (shared.clone(), told.clone());
             let reading = async move { subscription.run(&shared, told).await };
-            subscriptions.push(joined(tokio::spawn(reading)));
+            subscriptions.push(reading);
         }
     }
     let every = subscriptions.len() as u64;
     let writing = async {
-        let outcome = load_and_wait(&shared, fan_out, every).await;
+        let outcome = load_and_wait(&shared, &target, fan_out, every).await;
         stop.send_replace(true);
         outcome
     };
-    let (written, delivered) = try_join(writing, try_join_all(subscriptions)).await?;
-    let mut delivered = sum(delivered);
+    let (written, mut delivered) = try_join(writing, all(subscriptions)).await?;
     delivered.requests = written.tally.requests;
     delivered.refused = written.tally.refused;
     let expected = written.tally.records * consumers.len() as u64;
@@ -68,6 +67,7 @@ struct Written {
 /// Puts at the rate, once every subscription stands, and waits until all of it is delivered.
 async fn load_and_wait(
     shared: &Arc<Shared>,
+    target: &Target,
     fan_out: &FanOut,
     every: u64,
 ) -> Result<Written, BenchError> {
@@ -78,18 +78,17 @@ async fn load_and_wait(
         Ok(())
     })
     .await?;
-    let target = &fan_out.target;
     let watch = Watch::start(shared.place.pid);
     let step = Duration::from_secs_f64(
-        f64::from(target.batch) * f64::from(target.connections) / fan_out.rate as f64,
+        f64::from(target.batch()) * f64::from(target.connections) / fan_out.rate as f64,
     );
     let end = Instant::now() + Duration::from_secs(target.seconds);
     let writers = (0..target.connections).map(|number| {
         let (shared, target) = (shared.clone(), target.clone());
         let step = step.min(STEP_MAX);
-        joined(tokio::spawn(async move { writes(&shared, &target, number, step, end).await }))
+        async move { writes(&shared, &target, number, step, end).await }
     });
-    let tally = sum(try_join_all(writers).await?);
+    let tally = all(writers).await?;
     let expected = tally.records * u64::from(fan_out.consumers);
     let all = async {
         while shared.delivered.load(Ordering::SeqCst) < expected {
@@ -116,15 +115,9 @@ async fn writes(
     let mut ticks = interval(step.max(Duration::from_micros(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     while Instant::now() < end {
-        let body = load.body(shared.watch.micros(), usize::from(target.batch));
-        let refused = match connection.send(load.operation(), body).await {
-            Ok(answer) => refused(load.operation(), &answer)?,
-            Err(error) if error.is("ProvisionedThroughputExceeded") => u64::from(target.batch),
-            Err(error) => return Err(error),
-        };
-        tally.requests += 1;
-        tally.records += u64::from(target.batch) - refused;
-        tally.refused += refused;
+        let body = load.body(shared.watch.micros(), usize::from(target.batch()));
+        let batch = u64::from(target.batch());
+        tally.put(batch, put(&mut connection, load.operation(), body, batch).await?);
         ticks.tick().await;
     }
     Ok(tally)

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::try_join_all;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::client::{BenchError, Connection, Place};
-use crate::load::Load;
-use crate::measure::{Report, Tally, Watch, sum};
-use crate::put::{Until, joined, puts};
+use crate::measure::{Report, Tally, Watch};
+use crate::put::{Bodies, Until, all};
 use crate::settings::{Get, Target};
 
 /// Most records of an answer (Kinesis).
@@ -36,22 +34,16 @@ struct Record<'a> {
 pub(crate) async fn run(place: &Place, get: &Get) -> Result<Report, BenchError> {
     let target = &get.target;
     let each = Until::Records(get.records.div_ceil(u64::from(target.connections)));
-    let fill = (0..target.connections).map(|number| async move {
-        let load = Load::new(target, number);
-        let (place, target, bodies) = (place.clone(), target.clone(), load.bodies());
-        let work = async move { puts(&place, &target, load.operation(), &bodies, each).await };
-        joined(tokio::spawn(work)).await
-    });
-    try_join_all(fill).await?;
+    let place_of = || place.clone();
+    all((0..target.connections).map(|n| Bodies::new(target, n).put(place_of(), each))).await?;
     let shards: Arc<[String]> = shards(place, &target.stream).await?.into();
     let watch = Watch::start(place.pid);
     let end = Instant::now() + Duration::from_secs(target.seconds);
-    let tallies = (0..target.connections).map(|number| {
+    let reading = (0..target.connections).map(|number| {
         let (place, target, shards) = (place.clone(), target.clone(), shards.clone());
-        let first = usize::from(number);
-        joined(tokio::spawn(async move { reads(&place, &target, &shards, first, end).await }))
+        async move { reads(&place, &target, &shards, number.into(), end).await }
     });
-    let tally = sum(try_join_all(tallies).await?);
+    let tally = all(reading).await?;
     Ok(watch.report("get", &tally))
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct Load {
 impl Load {
     /// The load of connection `number`: its keys and data are its own.
     pub(crate) fn new(target: &Target, number: u16) -> Self {
-        let (record_bytes, batch) = (target.record_bytes as usize, usize::from(target.batch));
+        let (record_bytes, batch) = (target.record_bytes as usize, usize::from(target.batch()));
         let bytes = batch * (record_bytes * 4 / 3 + 64) * usize::from(target.connections);
         Self {
             random: Random::from_seed(target.seed.wrapping_mul(1 << 16) ^ u64::from(number)),

@@ -36,6 +36,13 @@ impl Tally {
         }
     }
 
+    /// Counts a put of `batch` records, of which some were refused.
+    pub(crate) fn put(&mut self, batch: u64, refused: u64) {
+        self.requests += 1;
+        self.records += batch - refused;
+        self.refused += refused;
+    }
+
     pub(crate) fn add(&mut self, other: &Self) {
         self.requests += other.requests;
         self.records += other.records;
@@ -80,7 +87,7 @@ impl Watch {
         let server = self.server.since();
         let records_a_second = tally.records as f64 / seconds;
         let mib_a_second = tally.bytes as f64 / seconds / f64::from(1 << 20);
-        let each = server.cpu_seconds.filter(|cpu| *cpu > 0.0);
+        let each = server.cpu_seconds.filter(|cpu| *cpu > 0.0 && tally.records > 0);
         Report {
             measurement: what,
             seconds,
@@ -102,7 +109,7 @@ impl Watch {
 /// What one measurement gave.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// `put`, `get` or `fan-out`.
+    /// `put`, `get`, `fan-out` or `streams`.
     pub measurement: &'static str,
     /// How long it took.
     pub seconds: f64,
@@ -159,7 +166,13 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { measurement, seconds, requests, records, .. } = self;
         writeln!(f, "{measurement}: {records} records by {requests} requests in {seconds:.1} s")?;
-        writeln!(f, "  {:.0} records/s, {:.1} MiB/s", self.records_a_second, self.mib_a_second)?;
+        if *records > 0 {
+            writeln!(
+                f,
+                "  {:.0} records/s, {:.1} MiB/s",
+                self.records_a_second, self.mib_a_second
+            )?;
+        }
         let Delay { p50, p90, p99, p999, max } = self.milliseconds;
         writeln!(
             f,

@@ -7,7 +7,7 @@ use futures::future::try_join_all;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::client::{BenchError, Place};
+use crate::client::{BenchError, Connection, Place};
 use crate::load::Load;
 use crate::measure::{Report, Tally, Watch, sum};
 use crate::settings::{Put, Target};
@@ -29,69 +29,80 @@ pub(crate) enum Until {
 
 pub(crate) async fn run(place: &Place, put: &Put) -> Result<Report, BenchError> {
     let target = &put.target;
-    let loads: Vec<(Load, Vec<Bytes>)> = (0..target.connections)
-        .map(|number| {
-            let load = Load::new(target, number);
-            let bodies = load.bodies();
-            (load, bodies)
-        })
-        .collect();
+    let loads: Vec<_> = (0..target.connections).map(|number| Bodies::new(target, number)).collect();
     let watch = Watch::start(place.pid);
     let until = Until::Moment(Instant::now() + Duration::from_secs(target.seconds));
-    let tallies = loads.into_iter().map(|(load, bodies)| async move {
-        let (place, target) = (place.clone(), target.clone());
-        let work = async move { puts(&place, &target, load.operation(), &bodies, until).await };
-        joined(tokio::spawn(work)).await
-    });
-    let tally = sum(try_join_all(tallies).await?);
+    let tally = all(loads.into_iter().map(|load| load.put(place.clone(), until))).await?;
     Ok(watch.report("put", &tally))
 }
 
-/// Puts bodies in turn, one request after another.
-pub(crate) async fn puts(
-    place: &Place,
-    target: &Target,
-    operation: &str,
-    bodies: &[Bytes],
-    until: Until,
-) -> Result<Tally, BenchError> {
-    let mut connection = place.connect().await?;
-    let mut tally = Tally::new();
-    for body in bodies.iter().cycle() {
-        match until {
-            Until::Moment(end) if Instant::now() >= end => break,
-            Until::Records(enough) if tally.records >= enough => break,
-            _ => {}
-        }
-        let began = Instant::now();
-        let refused = match connection.send(operation, body.clone()).await {
-            Ok(answer) => refused(operation, &answer)?,
-            Err(error) if error.is("ProvisionedThroughputExceeded") => u64::from(target.batch),
-            Err(error) => return Err(error),
-        };
-        tally.time(began.elapsed());
-        let taken = u64::from(target.batch) - refused;
-        tally.requests += 1;
-        tally.records += taken;
-        tally.bytes += taken * target.record_bytes as u64;
-        tally.refused += refused;
-    }
-    Ok(tally)
+/// What one connection puts in turn.
+pub(crate) struct Bodies {
+    operation: &'static str,
+    bodies: Vec<Bytes>,
+    batch: u64,
+    record_bytes: u64,
 }
 
-/// How many records of an answered put the server did not take.
-pub(crate) fn refused(operation: &str, answer: &[u8]) -> Result<u64, BenchError> {
+impl Bodies {
+    /// Those of connection `number`.
+    pub(crate) fn new(target: &Target, number: u16) -> Self {
+        let load = Load::new(target, number);
+        Self {
+            operation: load.operation(),
+            bodies: load.bodies(),
+            batch: target.batch().into(),
+            record_bytes: target.record_bytes as u64,
+        }
+    }
+
+    /// Puts one after another.
+    pub(crate) async fn put(self, place: Place, until: Until) -> Result<Tally, BenchError> {
+        let mut connection = place.connect().await?;
+        let mut tally = Tally::new();
+        for body in self.bodies.iter().cycle() {
+            match until {
+                Until::Moment(end) if Instant::now() >= end => break,
+                Until::Records(enough) if tally.records >= enough => break,
+                _ => {}
+            }
+            let began = Instant::now();
+            let refused = put(&mut connection, self.operation, body.clone(), self.batch).await?;
+            tally.time(began.elapsed());
+            tally.put(self.batch, refused);
+            tally.bytes += (self.batch - refused) * self.record_bytes;
+        }
+        Ok(tally)
+    }
+}
+
+/// Puts `batch` records; how many of them the server did not take, for its limits.
+pub(crate) async fn put(
+    connection: &mut Connection,
+    operation: &str,
+    body: Bytes,
+    batch: u64,
+) -> Result<u64, BenchError> {
+    let answer = match connection.send(operation, body).await {
+        Err(error) if error.is("ProvisionedThroughputExceeded") => return Ok(batch),
+        answer => answer?,
+    };
     if operation == "PutRecord" {
         return Ok(0);
     }
-    let answer: Answer = serde_json::from_slice(answer)
+    let answer: Answer = serde_json::from_slice(&answer)
         .map_err(|error| BenchError::Answer(format!("{operation}: {error}")))?;
     Ok(answer.failed_record_count)
 }
 
-/// What a task of ours gave.
-pub(crate) async fn joined<T>(
-    task: tokio::task::JoinHandle<Result<T, BenchError>>,
-) -> Result<T, BenchError> {
-    task.await.unwrap_or_else(|error| Err(BenchError::Answer(error.to_string())))
+/// Runs what every connection does, each in a task of its own, and adds up what they counted.
+pub(crate) async fn all<W>(works: impl IntoIterator<Item = W>) -> Result<Tally, BenchError>
+where
+    W: Future<Output = Result<Tally, BenchError>> + Send + 'static,
+{
+    let tasks = works.into_iter().map(tokio::spawn).collect::<Vec<_>>();
+    let tasks = tasks.into_iter().map(|task| async {
+        task.await.unwrap_or_else(|error| Err(BenchError::Answer(error.to_string())))
+    });
+    Ok(sum(try_join_all(tasks).await?))
 }

@@ -14,6 +14,10 @@ const RECORD_BYTES_MAX: i64 = 1 << 20;
 const BATCH_BYTES_MAX: usize = 10 << 20;
 /// Largest key of a batch's record: what [`crate::load`] makes.
 const KEY_BYTES: usize = 20;
+/// Most records of a PutRecords request (Kinesis).
+const BATCH_MAX: u16 = 500;
+/// How often a connection of `fan-out` puts, unless its batch is said or would be too large.
+const PUTS_A_SECOND: u64 = 50;
 
 /// What to measure.
 #[derive(Clone, Debug, Subcommand)]
@@ -24,6 +28,8 @@ pub enum Measurement {
     Get(Get),
     /// The delay from a put to its arrival by SubscribeToShard, at a steady rate.
     FanOut(FanOut),
+    /// CreateStream, many times: streams that nobody uses, which stay.
+    Streams(Streams),
 }
 
 /// Settings of `put`.
@@ -59,9 +65,27 @@ pub struct FanOut {
     pub(crate) target: Target,
 }
 
-/// The server, the stream and the load that every measurement has.
+/// Settings of `streams`.
 #[derive(Args, Clone, Debug)]
-pub struct Target {
+pub struct Streams {
+    /// Streams of one shard to make.
+    #[arg(long, value_name = "N", default_value_t = 1_000,
+        value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub(crate) count: u64,
+    /// What their names start with; a number follows.
+    #[arg(long, value_name = "PREFIX", default_value = "hydrant-bench-")]
+    pub(crate) prefix: String,
+    /// Connections, each with one request at a time.
+    #[arg(long, value_name = "N", default_value_t = 64,
+        value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub(crate) connections: u16,
+    #[command(flatten)]
+    pub(crate) server: Server,
+}
+
+/// The server, and how it is told what was measured.
+#[derive(Args, Clone, Debug)]
+pub struct Server {
     /// Data directory of a server on this machine: its endpoint and its process are found there.
     #[arg(long, value_name = "DIR", env = "HYDRANT_DATA_DIR", default_value = "hydrant-data")]
     pub(crate) data_dir: PathBuf,
@@ -77,6 +101,16 @@ pub struct Target {
     /// Region that requests are signed for.
     #[arg(long, value_name = "REGION", default_value = "us-east-1")]
     pub(crate) region: String,
+    /// Print one JSON object instead of a text.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The stream and the load of a measurement.
+#[derive(Args, Clone, Debug)]
+pub struct Target {
+    #[command(flatten)]
+    pub(crate) server: Server,
     /// Stream that is made for the measurement, and deleted after it.
     #[arg(long, value_name = "NAME", default_value = "hydrant-bench")]
     pub(crate) stream: String,
@@ -96,16 +130,12 @@ pub struct Target {
     #[arg(long, value_name = "BYTES", default_value_t = 1_024,
         value_parser = clap::value_parser!(i64).range(9..=RECORD_BYTES_MAX))]
     pub(crate) record_bytes: i64,
-    /// Records of a request.
-    #[arg(long, value_name = "N", default_value_t = 500,
-        value_parser = clap::value_parser!(u16).range(1..=500))]
-    pub(crate) batch: u16,
+    /// Records of a request: 500, but for fan-out so few that a connection puts 50 times a second.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=500))]
+    batch: Option<u16>,
     /// Seed of keys and data.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Print one JSON object instead of a text.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// What a server says of itself in its data directory.
@@ -116,31 +146,48 @@ struct Endpoints {
 }
 
 impl Measurement {
-    /// What every measurement has.
-    pub fn target(&self) -> &Target {
+    /// Whether the report is wanted as JSON.
+    pub fn json(&self) -> bool {
         match self {
-            Self::Put(put) => &put.target,
-            Self::Get(get) => &get.target,
-            Self::FanOut(fan_out) => &fan_out.target,
+            Self::Put(put) => put.target.server.json,
+            Self::Get(get) => get.target.server.json,
+            Self::FanOut(fan_out) => fan_out.target.server.json,
+            Self::Streams(streams) => streams.server.json,
         }
     }
 }
 
+impl FanOut {
+    /// The load, with requests as large as the rate needs them unless it is said.
+    pub(crate) fn target(&self) -> Target {
+        let often = self.rate / (u64::from(self.target.connections) * PUTS_A_SECOND);
+        let batch = u16::try_from(often).unwrap_or(BATCH_MAX).clamp(1, BATCH_MAX);
+        Target { batch: Some(self.target.batch.unwrap_or(batch)), ..self.target.clone() }
+    }
+}
+
 impl Target {
-    /// Whether the report is wanted as JSON.
-    pub fn json(&self) -> bool {
-        self.json
+    /// Records of a request.
+    pub(crate) fn batch(&self) -> u16 {
+        self.batch.unwrap_or(BATCH_MAX)
     }
 
-    /// Where the server is, and with what its requests are signed.
+    /// Where the server is; an error if it would not take the requests.
     pub(crate) fn place(&self) -> Result<Place, BenchError> {
-        let bytes = usize::from(self.batch) * (self.record_bytes as usize + KEY_BYTES);
+        let bytes = usize::from(self.batch()) * (self.record_bytes as usize + KEY_BYTES);
         if bytes > BATCH_BYTES_MAX {
             return Err(BenchError::Setting(format!(
                 "a request may have {BATCH_BYTES_MAX} bytes, not {bytes}: make --batch or \
                  --record-bytes smaller"
             )));
         }
+        self.server.place()
+    }
+}
+
+impl Server {
+    /// Where the server is, and with what its requests are signed.
+    pub(crate) fn place(&self) -> Result<Place, BenchError> {
         let Some((id, secret)) = self.access_key.split_once(':') else {
             return Err(BenchError::Setting("--access-key is ID:SECRET".into()));
         };

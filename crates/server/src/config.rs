@@ -172,7 +172,7 @@ pub(crate) struct Settings {
 
     /// Most open shards of an account and region: 10,000, or with --limits aws AWS's quota.
     #[arg(long, value_name = "N", env = "HYDRANT_SHARD_LIMIT",
-          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+          value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) shard_limit: Option<u32>,
 
     /// Certificate for TLS on --listen, and those that lead from it to its authority, in a PEM file. Read

@@ -77,7 +77,7 @@ fn bench(measurement: &Measurement) -> Result<()> {
     let runtime = build("hydrant-bench", STACK_BYTES)?;
     let report = runtime.block_on(hydrant_bench::run(measurement))?;
     let mut out = std::io::stdout().lock();
-    if measurement.target().json() {
+    if measurement.json() {
         serde_json::to_writer(&mut out, &report)?;
         writeln!(out)?;
     } else {
