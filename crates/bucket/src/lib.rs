@@ -15,6 +15,7 @@ mod files;
 mod front;
 mod host;
 mod index;
+mod named;
 mod ops;
 mod sequencer;
 mod store;
@@ -45,6 +46,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use crate::edge::Secrets;
 pub use crate::files::OnSyncError;
+pub use crate::named::named_files;
 pub use crate::sweep::Swept;
 
 use crate::body::{Cause, CheckedBody};

@@ -3,12 +3,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use hydrant_core::control::{ControlError, Entry, Write};
+use hydrant_core::control::{ControlError, Write};
 use hydrant_core::limits::SCAN_ROWS_MAX;
 
 use crate::SweepError;
 use crate::files::{FileId, off_thread};
 use crate::index::{Data, LAYOUTS, OBJECTS, ObjectRow, PARTS, PartRow, Segment};
+use crate::named::each;
 use crate::store::Store;
 
 /// What a sweep found.
@@ -33,9 +34,10 @@ impl Store {
         let mut orphans: HashSet<FileId> = listed.into_iter().collect();
         let mut swept = Swept::default();
 
+        let control = self.control.as_ref();
         // A part is told to be over by its upload's row, which is gone for good once it is gone.
         let mut parts: Vec<(Write, PartRow)> = Vec::new();
-        self.each(PARTS, |key, entry| {
+        each(control, PARTS, |key, entry| {
             parts.push((Write::delete(key, entry.version), entry.json(key)?));
             Ok(())
         })
@@ -58,7 +60,7 @@ impl Store {
                 false => over.push(delete),
             }
         }
-        self.each(LAYOUTS, |key, entry| {
+        each(control, LAYOUTS, |key, entry| {
             let segments: Vec<Segment> = entry.json(key)?;
             for segment in segments {
                 orphans.remove(&segment.file);
@@ -66,7 +68,7 @@ impl Store {
             Ok(())
         })
         .await?;
-        self.each(OBJECTS, |key, entry| {
+        each(control, OBJECTS, |key, entry| {
             let row: ObjectRow = entry.json(key)?;
             swept.objects += 1;
             if let Data::File(file) = row.data {
@@ -89,21 +91,5 @@ impl Store {
         off_thread(std::sync::Arc::clone(&self.files), move |files| files.remove(&orphans));
         metrics::gauge!("hydrant_bucket_objects").set(swept.objects as f64);
         Ok(swept)
-    }
-
-    async fn each(
-        &self,
-        prefix: &str,
-        mut visit: impl FnMut(&str, &Entry) -> Result<(), ControlError>,
-    ) -> Result<(), ControlError> {
-        let mut after: Option<String> = None;
-        loop {
-            let rows = self.control.scan(prefix, after.as_deref(), SCAN_ROWS_MAX / 10).await?;
-            let Some((last, _)) = rows.last() else { return Ok(()) };
-            after = Some(last.clone());
-            for (key, entry) in &rows {
-                visit(key, entry)?;
-            }
-        }
     }
 }

@@ -44,6 +44,24 @@ const UIDS_CLAIMED: u64 = 1_000;
 const CLAIMS_MAX: usize = 32;
 const WRITE_LOCKS: usize = 64;
 
+/// Sees to it that no shard to come has a number up to `highest`: a log that was restored may have
+/// records of shards that the control store, which is from a moment before, knows nothing of.
+pub async fn allocate_above(store: &dyn ControlStore, highest: u64) -> Result<(), ControlError> {
+    for _ in 0..CLAIMS_MAX {
+        let seen = store.get(NEXT_UID).await?;
+        let next: u64 = seen.as_ref().map_or(Ok(1), |e| e.json(NEXT_UID))?;
+        if next > highest {
+            return Ok(());
+        }
+        let above = highest.saturating_add(1);
+        match store.commit(vec![Write::put(NEXT_UID, seen.as_ref(), &above)]).await {
+            Err(ControlError::Conflict { .. }) => {}
+            done => return done.map(|_| ()),
+        }
+    }
+    Err(ControlError::Unavailable(format!("{NEXT_UID} was claimed by others each time")))
+}
+
 /// A stream: one row of the control store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stream {

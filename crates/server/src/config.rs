@@ -1,6 +1,8 @@
 //! The one definition of every setting: a flag, a `HYDRANT_*` variable and a key of `hydrant.toml`,
 //! in that order of precedence.
 
+mod archive;
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,6 +13,7 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, 
 use hydrant_core::names::{AccountId, Region};
 use hydrant_vault::KmsKey;
 
+pub(crate) use self::archive::{ArchiveSettings, ArchiveStore, BackupSettings, RestoreSettings};
 use crate::declared::Declared;
 
 /// Streams, delivery streams, a bucket, and SQL over what lands in it, in one process.
@@ -31,6 +34,10 @@ pub(crate) enum Command {
     Serve(Settings),
     /// Serve, and run the whole pipeline on a bundled set of real earthquakes.
     Demo(DemoSettings),
+    /// Copy a data directory, as of one moment, whether a server uses it or not.
+    Backup(BackupSettings),
+    /// Make a data directory of an archive or a backup.
+    Restore(RestoreSettings),
     /// Load a server, and tell what it took.
     #[command(subcommand)]
     Bench(hydrant_bench::Measurement),
@@ -269,6 +276,9 @@ pub(crate) struct Settings {
     #[arg(long, value_enum, env = "HYDRANT_LOG_FORMAT", default_value = "auto")]
     pub(crate) log_format: LogFormat,
 
+    #[command(flatten)]
+    pub(crate) archive: ArchiveSettings,
+
     /// The secrets, connections and sources of the settings file.
     #[arg(skip)]
     pub(crate) declared: Declared,
@@ -280,6 +290,7 @@ impl Settings {
         check_secrets("--access-key", "ID:SECRET", &self.access_keys)?;
         check_secrets("--sql-user", "NAME:PASSWORD", &self.sql_users)?;
         check_secrets("--s3-access-key", "ID:SECRET", &self.s3_access_key)?;
+        self.archive.check()?;
         let open = [
             ("--listen", self.listen, self.access_keys.is_empty()),
             ("--listen", self.listen, self.sql_users.is_empty()),
@@ -357,7 +368,7 @@ pub(crate) fn parse() -> Result<Cli> {
     match &mut cli.command {
         Command::Serve(settings) => settings.declared = declared,
         Command::Demo(demo) => demo.settings.declared = declared,
-        Command::Bench(_) => {}
+        Command::Backup(_) | Command::Restore(_) | Command::Bench(_) => {}
     }
     Ok(cli)
 }
@@ -386,7 +397,7 @@ fn with_file(command: clap::Command, text: &str) -> Result<(clap::Command, Decla
     })?;
     let declared = Declared::take(&mut table)?;
     let mut defaults = Vec::new();
-    for (key, value) in table {
+    for (key, value) in flat(table) {
         let settings = Settings::augment_args(clap::Command::new("settings"));
         let known = settings
             .get_arguments()
@@ -399,11 +410,31 @@ fn with_file(command: clap::Command, text: &str) -> Result<(clap::Command, Decla
     }
     let set = |mut command: clap::Command| {
         for (id, texts) in &defaults {
-            command = command.mut_arg(id, |arg| arg.default_values(texts.clone()));
+            if command.get_arguments().any(|arg| arg.get_id() == id) {
+                command = command.mut_arg(id, |arg| arg.default_values(texts.clone()));
+            }
         }
         command
     };
-    Ok((command.mut_subcommand("serve", set).mut_subcommand("demo", set), declared))
+    let commands = ["serve", "demo", "backup", "restore"];
+    let command = commands.iter().fold(command, |command, name| command.mut_subcommand(name, set));
+    Ok((command, declared))
+}
+
+/// The keys of a table by their long names: `url` in `[archive]` is `archive-url`.
+fn flat(table: toml::Table) -> Vec<(String, toml::Value)> {
+    let mut flat = Vec::new();
+    for (key, value) in table {
+        match value {
+            toml::Value::Table(below) => {
+                flat.extend(
+                    below.into_iter().map(|(name, value)| (format!("{key}-{name}"), value)),
+                );
+            }
+            value => flat.push((key, value)),
+        }
+    }
+    flat
 }
 
 fn texts(key: &str, value: toml::Value) -> Result<Vec<String>> {
@@ -429,7 +460,7 @@ pub(crate) mod tests {
         let matches = command.try_get_matches_from(args)?;
         match Cli::from_arg_matches(&matches)?.command {
             Command::Serve(settings) => Ok(Settings { declared, ..settings }),
-            Command::Demo(_) | Command::Bench(_) => bail!("not serve"),
+            _ => bail!("not serve"),
         }
     }
 
@@ -460,6 +491,23 @@ pub(crate) mod tests {
         assert!(half.to_string().contains("--tls-key"), "{half}");
         let list = settings("data-dir = [\"a\", \"b\"]", &[]).unwrap_err().to_string();
         assert!(list.contains("one value"), "{list}");
+    }
+
+    #[test]
+    fn an_archive_is_a_table_of_the_file() {
+        let file = "[archive]\nurl = \"s3://b/p\"\ninterval-seconds = 5\nsecrets = true";
+        let seen = settings(file, &[]).unwrap().archive;
+        assert_eq!(
+            (seen.archive_url.as_deref(), seen.archive_interval_seconds, seen.archive_secrets),
+            (Some("s3://b/p"), 5, true)
+        );
+        let unknown = settings("[archive]\nuri = \"\"", &[]).unwrap_err().to_string();
+        assert!(unknown.contains("archive-uri"), "{unknown}");
+        let alone = settings("", &["--archive-secrets"]).unwrap().check().unwrap_err();
+        assert!(alone.to_string().contains("--archive-url"), "{alone}");
+        let half = ["--archive-url", "s3://b", "--archive-access-key", "hidden"];
+        let half = settings("", &half).unwrap().check().unwrap_err().to_string();
+        assert!(half.contains("ID:SECRET") && !half.contains("hidden"), "{half}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The `hydrant` binary: settings, log, and the life of one server.
 
 mod admin;
+mod archive;
 mod config;
 mod declared;
 mod demo;
@@ -46,6 +47,12 @@ fn start() -> Result<()> {
         Command::Serve(settings) => (settings, None),
         Command::Demo(demo) => (demo.settings, Some(demo.exit)),
         Command::Bench(measurement) => return bench(&measurement),
+        Command::Backup(settings) => {
+            return build("hydrant-backup", STACK_BYTES)?.block_on(archive::backup(&settings));
+        }
+        Command::Restore(settings) => {
+            return build("hydrant-restore", STACK_BYTES)?.block_on(archive::restore(&settings));
+        }
     };
     settings.check()?;
     telemetry::start(&settings, demo.is_some())?;

@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use self::development::Development;
+use crate::config::Settings;
 
 /// How often the files are looked at.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
@@ -39,6 +40,33 @@ pub(crate) enum Source {
         /// Host names and addresses.
         names: Vec<String>,
     },
+}
+
+impl Source {
+    /// Where the certificate of the HTTP port is from. One of our own is for every name that a client may
+    /// use, and for the hosts of buckets below those with a dot; no client takes `*.localhost`.
+    pub(crate) fn of(settings: &Settings) -> Self {
+        if let (Some(cert), Some(key)) = (&settings.tls_cert, &settings.tls_key) {
+            return Self::Given { cert: cert.clone(), key: key.clone() };
+        }
+        let own = ["localhost", "127.0.0.1", "::1"];
+        let mut names: Vec<String> = own.map(String::from).into();
+        let listen = settings.listen.ip();
+        let listen = (!listen.is_unspecified()).then(|| listen.to_string());
+        for name in settings.allow_hosts.iter().cloned().chain(listen) {
+            let name = name.trim_matches(['[', ']']);
+            if name.is_empty() {
+                continue;
+            }
+            if name.contains('.') && name.parse::<std::net::IpAddr>().is_err() {
+                names.push(format!("*.{name}"));
+            }
+            names.push(name.to_owned());
+        }
+        names.sort();
+        names.dedup();
+        Self::Development { dir: settings.data_dir.join("tls"), names }
+    }
 }
 
 /// What the port answers TLS with. New connections take the newest; those that are open keep theirs.

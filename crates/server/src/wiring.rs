@@ -38,6 +38,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin};
+use crate::archive::{self, Archiving};
 use crate::config::{NamedSecret, Secret, Settings};
 use crate::declared;
 use crate::endpoints::{self, Endpoints};
@@ -78,6 +79,7 @@ struct Parts {
     endpoint_tasks: Vec<JoinHandle<()>>,
     log: Arc<Log>,
     control: Arc<Control>,
+    archive: Option<Arc<Archiving>>,
 }
 
 struct Listeners {
@@ -131,6 +133,7 @@ impl Base {
         let random = Arc::new(Random::from_entropy(seed));
 
         let dir = DataDir::open(&settings.data_dir)?;
+        archive::refuse_half_restored(dir.path())?;
         let control = Control::open(&dir)?;
         let options = LogOptions {
             segment_bytes: settings.segment_mib << 20,
@@ -234,6 +237,13 @@ impl Base {
         Ok(Delivery::start(ports, hydrant_delivery::Options::default()).await?)
     }
 
+    fn archive(&self, settings: &Settings) -> Result<Option<Arc<Archiving>>> {
+        let (clock, random) = (Arc::clone(&self.clock), Arc::clone(&self.random));
+        let (dir, own) = (&settings.data_dir, &self.stores.own_endpoint);
+        let archive = Archiving::open(&settings.archive, dir, own, clock, random)?;
+        Ok(archive.map(Arc::new))
+    }
+
     fn bucket(&self, settings: &Settings) -> Result<Arc<Bucket>> {
         let dir = settings.data_dir.join("bucket");
         let mut options = BucketOptions::new(dir, settings.account_id.clone());
@@ -293,31 +303,6 @@ fn destinations(stores: Stores) -> MakeDestination {
     })
 }
 
-/// Where the certificate of the HTTP port is from. One of our own is for every name that a client may
-/// use, and for the hosts of buckets below those with a dot; no client takes `*.localhost`.
-fn certificate(settings: &Settings) -> tls::Source {
-    if let (Some(cert), Some(key)) = (&settings.tls_cert, &settings.tls_key) {
-        return tls::Source::Given { cert: cert.clone(), key: key.clone() };
-    }
-    let own = ["localhost", "127.0.0.1", "::1"];
-    let mut names: Vec<String> = own.map(String::from).into();
-    let listen = settings.listen.ip();
-    let listen = (!listen.is_unspecified()).then(|| listen.to_string());
-    for name in settings.allow_hosts.iter().cloned().chain(listen) {
-        let name = name.trim_matches(['[', ']']);
-        if name.is_empty() {
-            continue;
-        }
-        if name.contains('.') && name.parse::<std::net::IpAddr>().is_err() {
-            names.push(format!("*.{name}"));
-        }
-        names.push(name.to_owned());
-    }
-    names.sort();
-    names.dedup();
-    tls::Source::Development { dir: settings.data_dir.join("tls"), names }
-}
-
 /// Starts everything; on return every endpoint answers. SQL runs on the runtime of `sql`. The error
 /// says what to do.
 pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> {
@@ -346,7 +331,8 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
     ]);
     let _ = admin.leases.set(Arc::clone(&leases));
 
-    let tls = Arc::new(Tls::open(certificate(settings), Arc::clone(&base.clock)).context("TLS")?);
+    let tls =
+        Arc::new(Tls::open(tls::Source::of(settings), Arc::clone(&base.clock)).context("TLS")?);
     endpoints.ca = tls.own_authority().map(std::path::absolute).transpose()?;
 
     let (workers, ending) = (CancellationToken::new(), CancellationToken::new());
@@ -362,6 +348,11 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
             tokio::join!(pipes, warehouse.run_state(workers));
         }
     }));
+    let archive = base.archive(settings)?;
+    if let Some(archive) = archive.clone() {
+        let stop = workers.clone();
+        worker(tokio::spawn(async move { archive.run(stop).await }));
+    }
     let objects = Arc::clone(&bucket);
     worker(tokio::spawn(until(workers.clone(), async move { sweep(&objects).await })));
 
@@ -412,6 +403,7 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
         endpoint_tasks,
         log,
         control,
+        archive,
     };
     Ok(Running {
         endpoints,
@@ -482,6 +474,9 @@ impl Running {
         patiently("the sources", parts.sources.shutdown()).await;
         patiently("the log", parts.log.close()).await;
         patiently("the control store", parts.control.close()).await;
+        if let Some(archive) = parts.archive {
+            patiently("the archive", archive.finish()).await;
+        }
         endpoints::withdraw(&self.data_dir);
         tracing::info!("stopped");
     }

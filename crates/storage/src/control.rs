@@ -1,5 +1,6 @@
 //! The control store on SQLite: one thread that writes, several connections that read.
 
+mod copy;
 mod sql;
 #[cfg(test)]
 mod tests;
@@ -19,9 +20,12 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+pub use self::copy::{ControlCopy, control_version, copy_control};
 use crate::dir::{DataDir, sync_dir};
 use crate::error::{Fatal, OpenError, abort};
 
+/// The database's file in the data directory.
+const DATABASE: &str = "hydrant.db";
 /// Most commits waiting for the writer; further ones wait their turn.
 const COMMITS_QUEUED_MAX: usize = 1_024;
 /// Most commits in one transaction, which is one sync.
@@ -65,7 +69,7 @@ impl Control {
 
     /// Like [`Control::open`], with a hook for failures that must end the process.
     pub fn open_with(dir: &DataDir, fatal: Fatal) -> Result<Arc<Self>, OpenError> {
-        let path = dir.path().join("hydrant.db");
+        let path = dir.path().join(DATABASE);
         let made = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
         made.map_err(|e| OpenError::io("write", &path, e))?;
         let writer = sql::Writer::open(&path, fatal)?;

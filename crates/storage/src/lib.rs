@@ -15,8 +15,9 @@ mod error;
 mod log;
 mod planted;
 
-pub use control::Control;
+pub use control::{Control, ControlCopy, control_version, copy_control};
 pub use dir::DataDir;
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::{Fatal, OpenError, abort};
+pub use log::copy::{ReadyLog, SegmentFile, ready_restored, segment_files};
 pub use log::{Log, LogOptions};

@@ -1,6 +1,7 @@
 //! The embedded log: one for all shards, written by one thread, synced in groups.
 
 mod cache;
+pub(crate) mod copy;
 mod directory;
 mod frame;
 mod index;

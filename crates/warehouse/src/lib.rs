@@ -27,3 +27,4 @@ mod table;
 pub use engine::{Engine, EngineOptions, EngineSessions, OpenError, QUERY_MEMORY_BYTES};
 pub use stage::OpenBucket;
 pub use state::{Follow, StateOptions};
+pub use table::named_files;

@@ -18,6 +18,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("postgres", &["core"]),
     ("cdc", &["core", "postgres"]),
     ("vault", &["core"]),
+    ("archive", &["core", "storage"]),
     ("bench", &["core", "wire"]),
     (
         "server",
@@ -35,6 +36,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "cdc",
             "vault",
             "bench",
+            "archive",
         ],
     ),
     ("testkit", &["core"]),

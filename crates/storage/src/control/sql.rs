@@ -36,7 +36,8 @@ pub(super) struct Writer {
     dead: bool,
 }
 
-fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+/// A connection with these rights.
+pub(super) fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(std::time::Duration::from_millis(BUSY_MS_MAX.into()))?;
@@ -262,7 +263,8 @@ fn fail_all(group: &[Vec<Write>], error: &ControlError) -> Vec<Result<u64, Contr
     group.iter().map(|_| Err(error.clone())).collect()
 }
 
-fn describe(error: &rusqlite::Error) -> ControlError {
+/// The error in the words of the port.
+pub(super) fn describe(error: &rusqlite::Error) -> ControlError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => ControlError::Full,
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {

@@ -111,14 +111,15 @@ fn try_recover(dir: &LogDir, options: &LogOptions) -> Result<Recovered, Unfit> {
 
 /// A segment by its file's name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Listed {
+pub(super) struct Listed {
     no: u64,
     /// The first that it stands for, if it is a cold one.
     first: Option<u64>,
 }
 
 impl Listed {
-    fn of(name: &str) -> Option<Self> {
+    /// The segment that a file of this name is.
+    pub(super) fn of(name: &str) -> Option<Self> {
         Self::with(name, "seg", "cold")
     }
 
@@ -135,7 +136,8 @@ impl Listed {
         Some(Self { no: number_of(no, cold)?, first: Some(first) })
     }
 
-    fn name(self) -> String {
+    /// The name of its file.
+    pub(super) fn name(self) -> String {
         match self.first {
             Some(first) => cold_name(first, self.no),
             None => segment_name(self.no),

@@ -148,8 +148,24 @@ pub(super) struct Scan {
     pub(super) proof_of_loss: Option<u64>,
 }
 
-/// Reads a segment from its first frame on, verifying every checksum.
+/// Reads a segment from its first frame on, verifying every checksum, and looks behind a bad frame
+/// for the proof that it was good once.
 pub(super) fn scan(file: &dyn DiskFile, stamp: Stamp) -> io::Result<Scan> {
+    let mut window = Window::new(file)?;
+    let mut scan = frames(&mut window, stamp)?;
+    if !scan.ended {
+        let end = scan.end;
+        scan.proof_of_loss = window.find_header(end, stamp, |h| h.durable_upto > end)?;
+    }
+    Ok(scan)
+}
+
+/// Reads what is good of a segment that another may be writing: a frame that is not, is not yet.
+pub(super) fn scan_written(file: &dyn DiskFile, stamp: Stamp) -> io::Result<Scan> {
+    frames(&mut Window::new(file)?, stamp)
+}
+
+fn frames(window: &mut Window<'_>, stamp: Stamp) -> io::Result<Scan> {
     let mut scan = Scan {
         directory: Directory::default(),
         end: DATA_START,
@@ -159,7 +175,6 @@ pub(super) fn scan(file: &dyn DiskFile, stamp: Stamp) -> io::Result<Scan> {
         ended: false,
         proof_of_loss: None,
     };
-    let mut window = Window::new(file)?;
     while let Some(header) = window.header(scan.end, stamp)? {
         let next_group = header.group > scan.group && header.durable_upto == scan.end;
         let same_group = header.group == scan.group && header.durable_upto == scan.group_start;
@@ -184,7 +199,6 @@ pub(super) fn scan(file: &dyn DiskFile, stamp: Stamp) -> io::Result<Scan> {
         }
         scan.end += header.frame_bytes();
     }
-    scan.proof_of_loss = window.find_header(scan.end, stamp, |h| h.durable_upto > scan.end)?;
     Ok(scan)
 }
 

@@ -11,6 +11,7 @@
 //! there are. A file no row names is an orphan; the sweeper removes it at the next start.
 
 pub(crate) mod commit;
+mod named;
 mod writer;
 
 use std::collections::{BTreeSet, HashMap};
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{SqlResult, control, internal, no_such};
 use crate::state::{BucketFile, Folded, State, work_key};
 
+pub use named::named_files;
 pub(crate) use writer::{NewFile, ParquetFile, sync_dir, sync_file};
 
 /// The state of a table, small whatever the table holds.

@@ -1,0 +1,233 @@
+"""A data directory that is lost, and made again from the archive or from a backup: what was acknowledged
+before the point is there, at its sequence number and with its bytes; what comes after is numbered above
+everything that the lost one gave out.
+"""
+
+import re
+import shutil
+import subprocess
+import threading
+import time
+
+import pytest
+
+import hydrant
+from capture import Source, number
+from hydrant import KEY, body, eventually, make_stream, read_stream, sh
+
+pytestmark = pytest.mark.timeout(240)
+
+RECORD_BYTES = 900_000
+COMMAND_SECONDS = 120
+# The gauge is brought up to date once a second.
+GAUGE_SECONDS = 2
+
+
+def run(*arguments, fails=False):
+    """Runs the binary; what it said."""
+    done = subprocess.run(
+        [hydrant.BINARY, *map(str, arguments)], env=hydrant.environment({}), text=True,
+        timeout=COMMAND_SECONDS, stdin=subprocess.DEVNULL, capture_output=True,
+    )
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def gauge(server, name):
+    found = re.search(rf"^{name} (\S+)$", server.get("/metrics")[1], re.MULTILINE)
+    return float(found[1]) if found else None
+
+
+def archived(server):
+    """Waits until the archive has all that was acknowledged before the call."""
+    asked = time.monotonic()
+
+    def has():
+        """the archive is behind"""
+        before = time.monotonic()
+        behind = gauge(server, "hydrant_archive_behind_seconds")
+        return behind is not None and before - behind - GAUGE_SECONDS > asked
+
+    eventually(has, seconds=90, every=0.3)
+
+
+def put(kinesis, count, size=RECORD_BYTES, stream="s"):
+    """Puts records of this size; each with its shard and number."""
+    told = {}
+    for n in range(count):
+        data = f"{stream} {n} ".encode() + bytes([n % 251]) * size
+        done = kinesis.put_record(StreamName=stream, Data=data, PartitionKey=str(n))
+        told[done["ShardId"], done["SequenceNumber"]] = data
+    return told
+
+
+def stored(kinesis, stream="s"):
+    found = {}
+    for shard, records in read_stream(kinesis, stream).items():
+        numbers = [int(record["SequenceNumber"]) for record in records]
+        assert numbers == sorted(set(numbers))
+        found |= {(shard, record["SequenceNumber"]): record["Data"] for record in records}
+    return found
+
+
+def psql(server, script):
+    host, port = server.sql_address
+    return sh(f"psql -h {host} -p {port} -U hydrant -d hydrant -Atq <<'EOF'\n{script}\nEOF",
+              server.shell({"PGPASSWORD": "any"})).strip()
+
+
+@pytest.mark.needs("psql")
+def test_a_lost_disk_is_made_again_from_the_archive(start, tmp_path):
+    store = start(data=tmp_path / "store")
+    store.client("s3").create_bucket(Bucket="archive")
+    reach = ["--archive-endpoint", store.aws, "--archive-access-key", ":".join(KEY)]
+    archive = ["--archive-url", "s3://archive/of/a", "--archive-interval-seconds", "1", *reach]
+    server = start("--segment-mib", "16", *archive, data=tmp_path / "a")
+    kinesis, s3 = server.client("kinesis"), server.client("s3")
+    arn = make_stream(kinesis, "s", shards=2)
+    kinesis.register_stream_consumer(StreamARN=arn, ConsumerName="c")
+    kinesis.add_tags_to_stream(StreamName="s", Tags={"kept": "yes"})
+    s3.create_bucket(Bucket="lake")
+    psql(server, "CREATE DATABASE d; CREATE TABLE d.public.t (n INT);"
+                 "INSERT INTO d.public.t VALUES (1), (2), (3);")
+    told = put(kinesis, 50)
+    for n in range(20):
+        s3.put_object(Bucket="lake", Key=f"k{n % 15}", Body=f"object {n}".encode() * 100)
+    archived(server)
+    assert gauge(server, "hydrant_archive_behind_segments") == 0
+    assert gauge(server, "hydrant_archive_uploaded_segments_total") >= 2
+    # These may be lost: their numbers must not be given again.
+    late = put(kinesis, 3, size=10)
+    server.kill()
+    shutil.rmtree(server.data)
+
+    said = run("restore", "--from", "s3://archive/of/a", "--data-dir", tmp_path / "b", *reach)
+    assert "everything acknowledged before" in said and "secrets.key is not in it" in said
+    again = start("--segment-mib", "16", *archive, data=tmp_path / "b")
+    kinesis = again.client("kinesis")
+    found = stored(kinesis)
+    assert {place: found.get(place) for place in told} == told
+    assert set(found) <= set(told) | set(late)
+    summary = kinesis.describe_stream_summary(StreamName="s")["StreamDescriptionSummary"]
+    assert (summary["OpenShardCount"], summary["ConsumerCount"]) == (2, 1)
+    assert kinesis.list_tags_for_stream(StreamName="s")["Tags"] == [{"Key": "kept", "Value": "yes"}]
+    objects = {key: body(again.client("s3"), "lake", key)
+               for key in hydrant.keys(again.client("s3"), "lake")}
+    last = {f"k{n % 15}": f"object {n}".encode() * 100 for n in range(20)}
+    assert objects == last
+    assert psql(again, "SELECT COUNT(*), SUM(n) FROM d.public.t") == "3|6"
+    new = put(kinesis, 3, size=10)
+    given = max(int(number) for _, number in [*told, *late])
+    assert min(int(number) for _, number in new) > given
+    # A stream that comes now has none of the records that an earlier one had.
+    make_stream(kinesis, "other")
+    assert stored(kinesis, "other") == {}
+    # It goes on with the archive.
+    archived(again)
+    assert again.stop() == 0
+    said = run("restore", "--from", "s3://archive/of/a", "--data-dir", tmp_path / "b", *reach,
+               fails=True)
+    assert "is not empty" in said
+    run("restore", "--from", "s3://archive/of/a", "--data-dir", tmp_path / "c", *reach)
+    third = start(data=tmp_path / "c")
+    assert stored(third.client("kinesis")) == found | new
+
+
+def test_a_backup_while_a_load_runs(start, tmp_path):
+    server = start("--segment-mib", "16")
+    kinesis = server.client("kinesis")
+    make_stream(kinesis, "s", shards=3)
+    server.client("s3").create_bucket(Bucket="lake")
+    told, objects, stop = {}, {}, threading.Event()
+
+    def load(name):
+        kinesis, s3, n = server.client("kinesis"), server.client("s3"), 0
+        while not stop.is_set():
+            data = f"{name} {n} ".encode() * 4_000
+            done = kinesis.put_record(StreamName="s", Data=data, PartitionKey=f"{name}{n}")
+            told[done["ShardId"], done["SequenceNumber"]] = data
+            s3.put_object(Bucket="lake", Key=f"{name}/{n}", Body=data[:1000])
+            objects[f"{name}/{n}"] = data[:1000]
+            n += 1
+
+    threads = [threading.Thread(target=load, args=[name]) for name in "xyz"]
+    for thread in threads:
+        thread.start()
+    try:
+        backup = ["backup", "--data-dir", server.data, "--to", tmp_path / "backup"]
+        for turn in range(3):
+            wanted = 30 * (turn + 1)
+            eventually(lambda wanted=wanted: len(told) >= wanted, seconds=60)
+            before, there = dict(told), dict(objects)
+            run(*backup)
+            place = tmp_path / f"restored{turn}"
+            run("restore", "--from", f"file://{tmp_path / 'backup'}", "--data-dir", place)
+            again = start(data=place)
+            found = stored(again.client("kinesis"))
+            assert {at: found.get(at) for at in before} == before
+            s3 = again.client("s3")
+            listed = hydrant.keys(s3, "lake")
+            assert set(there) <= set(listed)
+            for key in listed:
+                assert there.get(key) in (None, body(s3, "lake", key))
+            again.kill()
+            shutil.rmtree(place)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert server.stop() == 0
+    # The same of a directory that nobody uses; then there is nothing new.
+    assert "backed up" in run(*backup)
+    assert "nothing was written since" in run(*backup)
+    run("restore", "--from", tmp_path / "backup", "--data-dir", tmp_path / "last")
+    again = start(data=tmp_path / "last")
+    assert stored(again.client("kinesis")) == told
+    assert "would be lost with it" in run(
+        "backup", "--data-dir", server.data, "--to", server.data / "copy", fails=True)
+
+
+def test_a_directory_restored_by_half_is_not_served(start, tmp_path):
+    server = start()
+    server.client("s3").create_bucket(Bucket="lake")
+    server.client("s3").put_object(Bucket="lake", Key="k", Body=b"as it was" * 1000)
+    run("backup", "--data-dir", server.data, "--to", tmp_path / "backup")
+    [held] = [file for file in (tmp_path / "backup" / "data").rglob("*")
+              if file.is_file() and file.read_bytes().startswith(b"as it was")]
+    kept = held.read_bytes()
+    held.write_bytes(b"as it was not" + kept[13:])
+    restore = ["restore", "--from", tmp_path / "backup", "--data-dir", tmp_path / "b"]
+    assert "not as it was put" in run(*restore, fails=True)
+    said = run("serve", "--data-dir", tmp_path / "b", "--listen", "127.0.0.1:0", "--pg-listen",
+               "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", fails=True)
+    assert "restored by half" in said
+    held.write_bytes(kept)
+    run(*restore)
+    again = start(data=tmp_path / "b")
+    assert body(again.client("s3"), "lake", "k") == b"as it was" * 1000
+
+
+@pytest.mark.needs("psycopg", "psql", "postgres")
+def test_a_source_whose_slot_went_on_says_what_is_lost(start, start_postgres, tmp_path):
+    server, pg = start(), start_postgres(fresh=True)
+    pg.psql("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE PUBLICATION p FOR TABLE t;")
+    with Source(server, pg, "restored") as source:
+        source.begin()
+        pg.execute("INSERT INTO t VALUES (1, 'before')")
+        source.caught_up()
+        run("backup", "--data-dir", server.data, "--to", tmp_path / "backup", "--secrets")
+        slot, stored_at = source.report()["slot"], number(source.report()["confirmed_lsn"])
+        pg.execute("INSERT INTO t VALUES (2, 'after')")
+        source.caught_up()
+        eventually(lambda: number(pg.slot(slot)["confirmed_flush_lsn"]) > stored_at)
+    server.kill()
+    run("restore", "--from", tmp_path / "backup", "--data-dir", tmp_path / "b")
+    again = start(data=tmp_path / "b")
+    with Source(again, pg, "restored") as source:
+        assert "has confirmed" in source.until("failed(position-skipped)")["reason"]
+        # What is in the copy is in the stream, and the way on begins anew.
+        assert [row["after"]["v"] for row in source.changes()] == ["before"]
+        source.sql("ALTER SOURCE restored RESNAPSHOT")
+        source.until("streaming")
+        source.caught_up()
+        assert "after" in {row["after"]["v"] for row in source.changes()}
