@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use hydrant_core::control::ControlError;
 use hydrant_core::{Clock, Random, Timestamp};
 use hydrant_storage::{SegmentFile, control_version, copy_control, segment_files};
 use object_store::{ObjectStoreExt, PutMode, PutOptions};
@@ -21,6 +22,8 @@ use crate::{ArchiveError, NamedFiles, Target, blocking};
 const FILES_MAX: usize = 4;
 /// How often a point is begun anew because something it needs is gone.
 const TRIES_MAX: usize = 8;
+/// Room that the copy of the control store leaves on the disk.
+const ROOM_BYTES_MIN: u64 = 256 << 20;
 /// The database of a data directory.
 const DATABASE: &str = "hydrant.db";
 /// The data directory's own key.
@@ -233,6 +236,7 @@ impl Archive {
         let (dir, to) = (self.options.data_dir.clone(), copy.0.clone());
         let rows = blocking(move || {
             let _ = fs::remove_file(&to);
+            check_room(&dir.join(DATABASE), &to)?;
             Ok(Arc::new(copy_control(&dir, &to)?))
         });
         let rows = rows.await?;
@@ -378,6 +382,17 @@ impl Archive {
         state.newest = Some(next);
         *held = Some(state);
         Ok(())
+    }
+}
+
+/// Refuses to copy a database where that would leave the server without room.
+fn check_room(database: &Path, to: &Path) -> Result<(), ArchiveError> {
+    let size = fs::metadata(database).map_err(ArchiveError::disk("read", database))?.len();
+    let at = to.parent().unwrap_or(Path::new("."));
+    let disk = rustix::fs::statvfs(at).map_err(|e| ArchiveError::disk("look at", at)(e.into()))?;
+    match disk.f_bavail.saturating_mul(disk.f_frsize) < size.saturating_add(ROOM_BYTES_MIN) {
+        true => Err(ControlError::Full.into()),
+        false => Ok(()),
     }
 }
 

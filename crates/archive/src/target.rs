@@ -1,6 +1,7 @@
 //! Where an archive is: a bucket of an S3-compatible service, or a directory.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,8 +45,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// Opens `s3://BUCKET/PREFIX`, `file:///DIR`, or a directory by its path, which is made if `make` says
-    /// so. Does not connect. The error says what to do, and no secret.
+    /// Opens `s3://BUCKET/PREFIX`, `file:///DIR`, or a directory by its path, which is made (mode
+    /// 0700) if `make` says so. Does not connect. The error says what to do, and no secret.
     pub fn open(url: &str, settings: &StoreSettings, make: bool) -> Result<Self, ArchiveError> {
         if let Some(rest) = url.strip_prefix("s3://") {
             let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
@@ -64,7 +65,8 @@ impl Target {
             None => url,
         };
         if make {
-            fs::create_dir_all(dir).map_err(ArchiveError::disk("make", dir))?;
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+            made.map_err(ArchiveError::disk("make", dir))?;
         }
         let dir = fs::canonicalize(dir).map_err(ArchiveError::disk("open", dir))?;
         let store = LocalFileSystem::new_with_prefix(&dir)?;

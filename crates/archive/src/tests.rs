@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use futures::FutureExt;
 use futures::stream::BoxStream;
+use hydrant_core::catalog::StreamCatalog;
 use hydrant_core::control::{ControlStore, Write};
 use hydrant_core::log::{LogEngine, ReadLimit, ShardUid};
 use hydrant_core::record::RecordBatch;
@@ -258,7 +259,6 @@ async fn what_was_acknowledged_before_a_point_is_restored() {
     assert!(matches!(archive.point().await.unwrap(), Took::Unchanged(_)));
     assert_eq!(world.store.puts(), 0, "nothing is put where nothing was written");
 
-    // A shard that the control store's copy knows nothing of is not taken up again.
     let lost = node.put(A, 99, 10).await;
     let restored = world.restore("b").await.unwrap();
     assert_eq!(
@@ -269,6 +269,9 @@ async fn what_was_acknowledged_before_a_point_is_restored() {
     assert_eq!(again.read(A).await, put);
     let text = std::fs::read_to_string(again.dir.join("bucket/deep/y")).unwrap();
     assert_eq!(text, "second");
+    let catalog = StreamCatalog::open(again.control.clone()).await.unwrap();
+    let shards = catalog.allocate_shards(1).await.unwrap();
+    assert!(shards.iter().all(|shard| *shard > A), "records of the log have it");
     let next = again.put(A, 1, 10).await;
     assert!(next > lost, "{next:?} might have been given before, like {lost:?}");
     let refused = world.restore("b").await.unwrap_err().to_string();
