@@ -129,6 +129,7 @@ impl Node {
             segment_bytes: SEGMENT_BYTES,
             free_bytes_min: 0,
             merged_min: 2,
+            scattered_bytes: 0,
             ..LogOptions::default()
         };
         let random = Arc::new(Random::from_seed(seed));

@@ -14,11 +14,11 @@ use std::sync::Arc;
 use hydrant_core::{Random, Timestamp};
 
 use super::LogOptions;
-use super::directory::{INDEX_HEADER_BYTES, Index, IndexHeader};
+use super::directory::INDEX_HEADER_BYTES;
 use super::frame::{HEADER_BYTES, Header, Kind};
+use super::index::{Index, IndexHeader};
 use super::recovery::{self, Listed};
 use super::segment::{DATA_START, SegmentHeader, scan_written, segment_name};
-use super::shared::read_file;
 use crate::dir::DataDir;
 use crate::disk::{DiskFile, LogDir, RealDisk};
 use crate::error::OpenError;
@@ -156,14 +156,11 @@ pub fn ready_restored(
     let mut highest_shard = 0;
     if let Some(newest) = found.segments.last() {
         let name = newest.header.index_name();
-        let bytes = read_file(&log_dir, &name)
-            .map_err(|e| OpenError::io("read", log_dir.file(&name), e))?;
-        let index = Index::decode(bytes, &newest.header).ok_or_else(|| OpenError::Io {
-            action: "read",
-            path: log_dir.file(&name),
-            source: io::ErrorKind::InvalidData.into(),
-        })?;
-        highest_shard = index.ends().last_key_value().map_or(0, |(shard, _)| *shard);
+        let path = log_dir.file(&name);
+        let failed = |e| OpenError::io("read", &path, e);
+        let file = log_dir.disk.open(&path).map_err(failed)?;
+        let ends = Index::read(&*file, &newest.header).and_then(|index| index.ends(&*file));
+        highest_shard = ends.map_err(failed)?.last_key_value().map_or(0, |(shard, _)| *shard);
     }
     Ok(ReadyLog { segments: found.segments.len(), highest_shard })
 }
