@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use futures::stream::BoxStream;
 use hydrant_core::catalog::StreamCatalog;
-use hydrant_core::control::{ControlStore, Write};
+use hydrant_core::control::{ControlStore, Write, scan_all};
 use hydrant_core::log::{LogEngine, ReadLimit, ShardUid};
 use hydrant_core::record::RecordBatch;
 use hydrant_core::sequence::RecordIndex;
@@ -195,7 +195,7 @@ fn batch(fill: u8, bytes: usize) -> RecordBatch {
 fn named() -> NamedFiles {
     Arc::new(|rows| {
         async move {
-            let rows = rows.scan("object/", None, 1_000).await?;
+            let rows = scan_all(rows.as_ref(), "object/").await?;
             Ok(rows.iter().map(|(key, _)| format!("bucket/{}", &key["object/".len()..])).collect())
         }
         .boxed()
@@ -463,7 +463,7 @@ async fn a_point_under_load_has_all_that_was_acknowledged_before() {
         let again = world.node(&name, 50 + turn);
         let found: Vec<_> = again.read(A).await.iter().map(|(index, ..)| *index).collect();
         assert!(found.starts_with(&before), "turn {turn}");
-        let rows = again.control.scan("object/", None, 100_000).await.unwrap();
+        let rows = scan_all(again.control.as_ref(), "object/").await.unwrap();
         assert!(rows.len() >= before.len());
         for (key, _) in rows {
             let path = again.dir.join("bucket").join(&key["object/".len()..]);
