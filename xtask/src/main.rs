@@ -1,11 +1,14 @@
-//! Tasks that people and CI run: `cargo xtask test`, `fuzz`, `torture`, `setup`, `tidy`, `ci`.
+//! Tasks that people and CI run: `cargo xtask test`, `bench`, `fuzz`, `torture`, `setup`, `tidy`,
+//! `ci`.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a terminal program says what it does on the terminal"
 )]
 
+mod bench;
 mod ci;
+mod counts;
 mod fuzz;
 mod process;
 mod setup;
@@ -24,8 +27,8 @@ const USAGE: &str = "\
 cargo xtask COMMAND
 
   test              install what the tests need, then run all of them
-  test --only NAME  run one part: `rust` (cargo test --workspace), or an acceptance suite,
-                    the NAME of tests/test_NAME.py
+  test --only NAME  run one part: `rust` (cargo test --workspace), `counts` (see bench), or an
+                    acceptance suite, the NAME of tests/test_NAME.py
   setup             the installing part of `test` alone
   fuzz              run libFuzzer on every decoder, a minute each, one after the other
   fuzz [--seconds N] [--seed N] [--keep] [TARGET...]
@@ -34,6 +37,13 @@ cargo xtask COMMAND
   torture [--hours N]
                     power cuts, kills and simulation in turn for N hours (as root); what was done is
                     added to the ledger in docs/reliability.md
+  bench [--only ROW]... [--seconds N] [--streams N] [--write]
+                    build the release and measure every row of docs/performance.md (about twenty
+                    minutes) or some, each for N seconds; --write puts them into its table
+  bench --counts    count the instructions of the hot paths under valgrind, and compare with
+                    xtask/counts.toml; part of `test`
+  bench --counts --record
+                    the same, and write them there
   tidy              check the rules of this repository that no compiler checks
   tidy --write      the same, after making the tables in docs/ again that are made of the tests
   ci                format, clippy with warnings denied, tidy, cargo deny if it is installed, test
@@ -67,6 +77,9 @@ fn run(arguments: &[&str]) -> Result<bool> {
         ["fuzz", more @ ..] => fuzz::run(&fuzz::Wanted::read(more)?),
         ["torture"] => torture::run(0.0),
         ["torture", "--hours", hours] => torture::run(hours.parse().context("--hours")?),
+        ["bench", "--counts"] => Ok(finish(counts::check()?)),
+        ["bench", "--counts", "--record"] => counts::record(),
+        ["bench", more @ ..] => bench::run(&bench::Wanted::read(more)?),
         ["tidy"] => tidy::run(),
         ["tidy", "--write"] => Ok(tidy::write()? && tidy::run()?),
         ["ci"] => Ok(finish(ci::run()?)),

@@ -7,18 +7,22 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::counts;
 use crate::process::{cargo, root, succeeds};
 use crate::setup::{self, Clients};
 use crate::tally::{self, Tally};
 
 /// The name of the part that is `cargo test --workspace`.
 const RUST: &str = "rust";
+/// The name of the part that counts instructions.
+const COUNTS: &str = "counts";
 
 /// Everything.
 pub(crate) fn all() -> Result<Tally> {
     let clients = setup::run()?;
     clients.print();
     let mut sum = rust(&clients)?;
+    sum.add(counts::check()?);
     sum.add(acceptance(&clients, None)?);
     Ok(sum)
 }
@@ -28,9 +32,12 @@ pub(crate) fn only(name: &str) -> Result<Tally> {
     if name == RUST {
         return rust(&Clients::default());
     }
+    if name == COUNTS {
+        return counts::check();
+    }
     let known = suites()?;
     if !known.iter().any(|suite| suite == name) {
-        bail!("no suite {name}; there are {RUST}, {}", known.join(", "));
+        bail!("no suite {name}; there are {RUST}, {COUNTS}, {}", known.join(", "));
     }
     let clients = setup::run()?;
     clients.print();

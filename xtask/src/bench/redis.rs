@@ -1,0 +1,106 @@
+//! Redis, as a measure of what a durable append costs elsewhere.
+
+use std::io::{BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
+
+use super::hydrant::{Folder, Process};
+use super::table::{Told, thousands};
+use super::{Bench, now, sleep};
+use crate::process::{apt_install, present};
+
+const CONNECTIONS: usize = 4;
+const PIPELINE: usize = 500;
+const RECORD_BYTES: usize = 100;
+const ANSWER_MAX: Duration = Duration::from_secs(20);
+const TRIES: u32 = 200;
+
+/// XADD in pipelines over some connections, each to a stream of its own.
+pub(super) fn xadd(bench: &Bench) -> Result<Told> {
+    if !present("redis-server") {
+        apt_install("redis-server")?;
+    }
+    let folder = Folder::new()?;
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let mut command = Command::new("redis-server");
+    command
+        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"])
+        .args(["--appendfsync", "always", "--port", &port.to_string(), "--dir"])
+        .arg(folder.path())
+        .stdout(Stdio::null());
+    let server = Process::start(&mut command)?;
+    let began = now();
+    let duration = Duration::from_secs(bench.seconds);
+    let counts = std::thread::scope(|threads| {
+        let writers: Vec<_> = (0..CONNECTIONS)
+            .map(|number| {
+                threads.spawn(move || -> Result<u64> {
+                    let mut connection = Connection::open(port)?;
+                    let pipeline = pipeline(number);
+                    let mut records = 0;
+                    while began.elapsed() < duration {
+                        connection.send(&pipeline)?;
+                        records += PIPELINE as u64;
+                    }
+                    Ok(records)
+                })
+            })
+            .collect();
+        let joined = writers.into_iter().map(|writer| match writer.join() {
+            Ok(count) => count,
+            Err(_) => bail!("a connection to Redis broke"),
+        });
+        joined.sum::<Result<u64>>()
+    })?;
+    let seconds = began.elapsed().as_secs_f64();
+    drop(server);
+    let rate = counts as f64 / seconds;
+    let measured = format!("{} records/s", thousands(rate));
+    let command = "cargo xtask bench --only redis".to_owned();
+    Ok(Told { measured, command, reports: json!({"records": counts, "seconds": seconds}) })
+}
+
+/// The commands of a pipeline, in Redis' protocol (RESP).
+fn pipeline(number: usize) -> Vec<u8> {
+    let (key, data) = (format!("s{number}"), "x".repeat(RECORD_BYTES));
+    let mut one = String::from("*5\r\n");
+    for word in ["XADD", &key, "*", "d", &data] {
+        one.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+    }
+    one.repeat(PIPELINE).into_bytes()
+}
+
+struct Connection(BufReader<TcpStream>);
+
+impl Connection {
+    /// Connects, once the server listens.
+    fn open(port: u16) -> Result<Self> {
+        for _ in 0..TRIES {
+            if let Ok(socket) = TcpStream::connect(("127.0.0.1", port)) {
+                socket.set_nodelay(true)?;
+                socket.set_read_timeout(Some(ANSWER_MAX))?;
+                return Ok(Self(BufReader::new(socket)));
+            }
+            sleep(Duration::from_millis(20));
+        }
+        bail!("Redis does not listen")
+    }
+
+    /// Sends a pipeline and waits until all of it is answered: each answer has two lines.
+    fn send(&mut self, pipeline: &[u8]) -> Result<()> {
+        self.0.get_mut().write_all(pipeline)?;
+        let (mut lines, mut bytes) = (0, [0; 16 << 10]);
+        while lines < 2 * PIPELINE {
+            let length = self.0.read(&mut bytes).context("Redis answers no more")?;
+            ensure!(length > 0, "Redis closed the connection");
+            let answer = &bytes[..length];
+            ensure!(!answer.contains(&b'!') && !answer.starts_with(b"-ERR"), "Redis refused");
+            lines += answer.iter().filter(|byte| **byte == b'\n').count();
+        }
+        Ok(())
+    }
+}
