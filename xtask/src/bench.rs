@@ -29,7 +29,7 @@ pub(crate) struct Wanted {
 impl Wanted {
     /// Reads the words behind the command.
     pub(crate) fn read(arguments: &[&str]) -> Result<Self> {
-        let mut wanted = Self { only: Vec::new(), seconds: 8, streams: 1_000_000, write: false };
+        let mut wanted = Self { only: Vec::new(), seconds: 8, streams: 100_000, write: false };
         let mut rest = arguments.iter();
         while let Some(word) = rest.next() {
             let mut value = || rest.next().with_context(|| format!("{word} needs a value"));

@@ -32,9 +32,11 @@ pub(super) fn idle_streams(bench: &Bench) -> Result<Told> {
     let each = (resident as f64 - empty as f64) / bench.streams as f64;
     let measured = format!(
         "{} streams: **{:.0} MiB** resident after a start of **{started_in:.2} s**, {each:.0} bytes \
-         each; {:.0} MiB when they were just made, in {:.0} s ({} a second)",
+         each (1 M at as much each: {:.0} MiB); {:.0} MiB when they were just made, in {:.0} s \
+         ({} a second)",
         thousands(bench.streams as f64),
         resident as f64 / MIB,
+        (empty as f64 + each * 1e6) / MIB,
         made as f64 / MIB,
         number(&report, "/seconds")?,
         thousands(number(&report, "/requests")? / number(&report, "/seconds")?),

@@ -45,7 +45,7 @@ pub(crate) fn rows() -> Outcome<Work> {
             data.clear();
             partition_key.clear();
             key.of(&relation, new, None, &mut partition_key)?;
-            let position = Position { commit_lsn: Lsn(77), seq: seq.try_into()? };
+            let position = Position { commit_lsn: Lsn(77), seq };
             let at = At { position, ..At::default() };
             let change = Change {
                 relation: &relation,

@@ -122,7 +122,7 @@ pub(crate) fn gets_json() -> Outcome<Work> {
 /// GetRecords, answered in CBOR.
 pub(crate) fn gets_cbor() -> Outcome<Work> {
     let (world, iterator) = World::filled()?;
-    let body = Bytes::from(cbor::to_bytes(&json!({"ShardIterator": iterator}))?);
+    let body = cbor::to_bytes(&json!({"ShardIterator": iterator}))?;
     Ok(Box::new(move || {
         expect_whole(world.call(Format::Cbor, "GetRecords", body.clone())?, RECORDS * 1_024)
     }))
