@@ -19,8 +19,8 @@ use tokio::runtime::Runtime;
 use crate::{Outcome, Work};
 
 const RECORDS: usize = 500;
-/// How long a consumer waits before it subscribes again (AWS: five seconds).
-const AGAIN: Duration = Duration::from_secs(6);
+/// As many as a subscription is counted.
+const CONSUMERS: usize = 8;
 
 struct World {
     runtime: Runtime,
@@ -77,14 +77,15 @@ impl World {
 
     /// The body of a PutRecords.
     fn records(record_bytes: usize) -> Bytes {
-        let random = Random::from_seed(2);
         // In base64 four letters are three bytes.
         let letters = record_bytes.div_ceil(3) * 4;
-        let letter = |n: u64| b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef"[n as usize % 32] as char;
-        let record = |_| {
-            let data: String = (0..letters).map(|_| letter(random.next_u64())).collect();
-            json!({"Data": data, "PartitionKey": format!("{:020}", random.next_u64())})
-        };
+        let mut noise = vec![0; letters + RECORDS];
+        Random::from_seed(2).fill(&mut noise);
+        for byte in &mut noise {
+            *byte = b'A' + *byte % 16;
+        }
+        let noise = String::from_utf8_lossy(&noise);
+        let record = |n: usize| json!({"Data": &noise[n..n + letters], "PartitionKey": format!("{:020}", n * 7_919)});
         let records: Vec<Value> = (0..RECORDS).map(record).collect();
         json!({"StreamName": "s", "Records": records}).to_string().into()
     }
@@ -133,16 +134,19 @@ pub(crate) fn subscriptions() -> Outcome<Work> {
     let (world, _) = World::filled()?;
     let stream = world.json("DescribeStreamSummary", json!({"StreamName": "s"}))?;
     let arn = &stream["StreamDescriptionSummary"]["StreamARN"];
-    let consumer =
-        world.json("RegisterStreamConsumer", json!({"StreamARN": arn, "ConsumerName": "c"}))?;
-    let body = json!({"ConsumerARN": consumer["Consumer"]["ConsumerARN"],
-        "ShardId": "shardId-000000000000", "StartingPosition": {"Type": "TRIM_HORIZON"}});
-    let body = Bytes::from(body.to_string());
+    // Each subscribes once: it may not again for some seconds.
+    let mut bodies = Vec::new();
+    for n in 0..CONSUMERS {
+        let consumer = json!({"StreamARN": arn, "ConsumerName": format!("c{n}")});
+        let consumer = world.json("RegisterStreamConsumer", consumer)?;
+        world.pass(Duration::from_secs(1));
+        let body = json!({"ConsumerARN": consumer["Consumer"]["ConsumerARN"],
+            "ShardId": "shardId-000000000000", "StartingPosition": {"Type": "TRIM_HORIZON"}});
+        bodies.push(Bytes::from(body.to_string()));
+    }
     Ok(Box::new(move || {
-        world.pass(AGAIN);
-        let Reply::Stream(mut frames) =
-            world.call(Format::Json, "SubscribeToShard", body.clone())?
-        else {
+        let body = bodies.pop().ok_or("no consumer is left")?;
+        let Reply::Stream(mut frames) = world.call(Format::Json, "SubscribeToShard", body)? else {
             return Err("no subscription".into());
         };
         let mut bytes = 0;
