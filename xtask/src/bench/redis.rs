@@ -93,13 +93,15 @@ impl Connection {
     /// Sends a pipeline and waits until all of it is answered: each answer has two lines.
     fn send(&mut self, pipeline: &[u8]) -> Result<()> {
         self.0.get_mut().write_all(pipeline)?;
-        let (mut lines, mut bytes) = (0, [0; 16 << 10]);
+        let (mut lines, mut last, mut bytes) = (0, b'\n', [0; 16 << 10]);
         while lines < 2 * PIPELINE {
             let length = self.0.read(&mut bytes).context("Redis answers no more")?;
             ensure!(length > 0, "Redis closed the connection");
-            let answer = &bytes[..length];
-            ensure!(!answer.contains(&b'!') && !answer.starts_with(b"-ERR"), "Redis refused");
-            lines += answer.iter().filter(|byte| **byte == b'\n').count();
+            for &byte in &bytes[..length] {
+                ensure!(last != b'\n' || byte != b'-', "Redis refused a command");
+                lines += usize::from(byte == b'\n');
+                last = byte;
+            }
         }
         Ok(())
     }

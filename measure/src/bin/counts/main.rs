@@ -16,9 +16,11 @@ use std::error::Error;
 type Outcome<T> = Result<T, Box<dyn Error>>;
 /// Runs a workload once.
 type Work = Box<dyn FnMut() -> Outcome<()>>;
+/// Prepares a workload.
+type Prepare = fn() -> Outcome<Work>;
 
 /// Every workload: its name, and what prepares it.
-const WORKLOADS: [(&str, fn() -> Outcome<Work>); 10] = [
+const WORKLOADS: [(&str, Prepare); 10] = [
     ("put-records-500x100b", || streams::puts(100)),
     ("put-records-500x1kib", || streams::puts(1_024)),
     ("get-records-json", streams::gets_json),
