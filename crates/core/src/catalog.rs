@@ -9,7 +9,8 @@ mod consumer;
 mod shard;
 mod state;
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::{Bound, Range};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::arn::Arn;
 use crate::clock::Timestamp;
-use crate::control::{ControlError, ControlStore, Write, scan_all};
+use crate::control::{ControlError, ControlStore, Write, scan_each};
 use crate::encryption::{Encryption, KeyUse};
 use crate::hash::HashKey;
 use crate::limits::RECORD_BYTES_MAX;
@@ -205,34 +206,46 @@ pub struct Held {
     pub stream: Arc<Stream>,
     /// The version a change must name.
     pub version: u64,
-    /// Where its open shards are in `stream.shards`, by their lowest hash key.
-    open: Arc<[u32]>,
+    /// Where its open shards are in `stream.shards`, by their lowest hash key; `None` if all are
+    /// open and stand there in that order, as in every stream that was never resharded.
+    open: Option<Arc<[u32]>>,
 }
 
 impl Held {
     fn new(stream: Arc<Stream>, version: u64) -> Self {
-        let numbered = (0..).zip(&stream.shards).filter(|(_, shard)| shard.is_open());
-        let mut open: Vec<(HashKey, u32)> = numbered.map(|(n, s)| (s.range.start, n)).collect();
-        open.sort_unstable();
-        let open = open.into_iter().map(|(_, n)| n).collect();
+        let are_all = stream.shards.iter().all(Shard::is_open)
+            && stream.shards.is_sorted_by_key(|shard| shard.range.start);
+        let open = (!are_all).then(|| {
+            let numbered = (0..).zip(&stream.shards).filter(|(_, shard)| shard.is_open());
+            let mut open: Vec<(HashKey, u32)> = numbered.map(|(n, s)| (s.range.start, n)).collect();
+            open.sort_unstable();
+            open.into_iter().map(|(_, n)| n).collect()
+        });
         Self { stream, version, open }
     }
 
     /// How many open shards there are.
     pub fn open_shards(&self) -> usize {
-        self.open.len()
+        self.open.as_ref().map_or(self.stream.shards.len(), |open| open.len())
     }
 
     /// The `nth` open shard by hash key, from 0; `None` if there are fewer.
     pub fn open_shard(&self, nth: usize) -> Option<&Shard> {
-        self.stream.shards.get(*self.open.get(nth)? as usize)
+        match &self.open {
+            Some(open) => self.stream.shards.get(*open.get(nth)? as usize),
+            None => self.stream.shards.get(nth),
+        }
     }
 
     /// Which of the open shards, counted as by [`Self::open_shard`], takes records with this hash
     /// key. Takes time in the logarithm of their number; `None` only if there is no open shard.
     pub fn route(&self, key: HashKey) -> Option<usize> {
-        let start = |n: &u32| self.stream.shards[*n as usize].range.start;
-        self.open.partition_point(|n| start(n) <= key).checked_sub(1)
+        let shards = &self.stream.shards;
+        let above = match &self.open {
+            Some(open) => open.partition_point(|n| shards[*n as usize].range.start <= key),
+            None => shards.partition_point(|shard| shard.range.start <= key),
+        };
+        above.checked_sub(1)
     }
 }
 
@@ -243,6 +256,29 @@ fn shards_at_most(stream: &Stream) -> usize {
 }
 
 type Key = (Scope, StreamName);
+
+/// A stream, found by its id.
+struct ById(Arc<Stream>);
+
+impl Borrow<str> for ById {
+    fn borrow(&self) -> &str {
+        &self.0.id
+    }
+}
+
+impl Hash for ById {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id.hash(state);
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ById {}
 
 /// Every stream of this installation.
 ///
@@ -256,8 +292,8 @@ pub struct StreamCatalog {
 struct Inner {
     store: Arc<dyn ControlStore>,
     held: RwLock<BTreeMap<Key, Held>>,
-    /// Which stream has an id.
-    ids: RwLock<HashMap<String, Key>>,
+    /// Which stream has an id. What is in `held`, and nothing else.
+    ids: RwLock<HashSet<ById>>,
     /// By account and region, what [`shards_at_most`] says of all their streams together.
     shards: RwLock<HashMap<Scope, usize>>,
     changes: watch::Sender<u64>,
@@ -270,15 +306,19 @@ struct Inner {
 impl StreamCatalog {
     /// Reads every row. Fails if the store does, or if a row is damaged.
     pub async fn open(store: Arc<dyn ControlStore>) -> Result<Self, ControlError> {
-        let (mut held, mut ids) = (BTreeMap::new(), HashMap::new());
+        let (mut held, mut ids) = (BTreeMap::new(), HashSet::new());
         let mut shards: HashMap<Scope, usize> = HashMap::new();
-        for (key, entry) in scan_all(store.as_ref(), PREFIX).await? {
-            let stream: Stream = entry.json(&key)?;
-            let id = (stream.scope.clone(), stream.name.clone());
-            ids.insert(stream.id.clone(), id.clone());
+        scan_each(store.as_ref(), PREFIX, |key, entry| {
+            let mut stream: Stream = entry.json(&key)?;
+            share_scope(&shards, &mut stream);
             *shards.entry(stream.scope.clone()).or_default() += shards_at_most(&stream);
-            held.insert(id, Held::new(Arc::new(stream), entry.version));
-        }
+            let stream = Arc::new(stream);
+            ids.insert(ById(Arc::clone(&stream)));
+            let id = (stream.scope.clone(), stream.name.clone());
+            held.insert(id, Held::new(stream, entry.version));
+            Ok(())
+        })
+        .await?;
         let inner = Inner {
             store,
             held: RwLock::new(held),
@@ -298,8 +338,9 @@ impl StreamCatalog {
 
     /// The name of the stream with this id, in the time of one look-up.
     pub fn name_of(&self, scope: &Scope, id: &str) -> Option<StreamName> {
-        let (of, name) = self.inner.ids.read().get(id)?.clone();
-        (of == *scope).then_some(name)
+        let ids = self.inner.ids.read();
+        let ById(stream) = ids.get(id)?;
+        (stream.scope == *scope).then(|| stream.name.clone())
     }
 
     /// Streams of one account and region by name, those after `after`, at most `limit`.
@@ -367,6 +408,14 @@ impl StreamCatalog {
     }
 }
 
+/// Makes the stream's account and region those that are in memory already: a million streams have them
+/// once.
+fn share_scope(known: &HashMap<Scope, usize>, stream: &mut Stream) {
+    if let Some((scope, _)) = known.get_key_value(&stream.scope) {
+        stream.scope = scope.clone();
+    }
+}
+
 /// Runs a write to its end even if the caller goes away.
 async fn to_its_end<T: Send + 'static>(
     write: impl Future<Output = Result<T, ControlError>> + Send + 'static,
@@ -376,7 +425,8 @@ async fn to_its_end<T: Send + 'static>(
 }
 
 impl Inner {
-    async fn put(&self, stream: Stream, seen: Option<u64>) -> Result<Held, ControlError> {
+    async fn put(&self, mut stream: Stream, seen: Option<u64>) -> Result<Held, ControlError> {
+        share_scope(&self.shards.read(), &mut stream);
         let id = (stream.scope.clone(), stream.name.clone());
         let _order = self.lock(&id).await;
         let row = row_key(&id);
@@ -448,7 +498,7 @@ impl Inner {
     fn publish(&self, id: Key, new: Option<Held>) {
         {
             let (mut held, mut ids) = (self.held.write(), self.ids.write());
-            let added = new.as_ref().map(|new| new.stream.id.clone());
+            let added = new.as_ref().map(|new| ById(Arc::clone(&new.stream)));
             let more = new.as_ref().map_or(0, |new| shards_at_most(&new.stream));
             let gone = match new {
                 Some(new) => held.insert(id.clone(), new),
@@ -459,10 +509,10 @@ impl Inner {
             let count = shards.entry(id.0.clone()).or_default();
             *count = (*count + more).saturating_sub(fewer);
             if let Some(gone) = gone {
-                ids.remove(&gone.stream.id);
+                ids.remove(gone.stream.id.as_str());
             }
             if let Some(added) = added {
-                ids.insert(added, id);
+                ids.insert(added);
             }
         }
         self.changes.send_modify(|n| *n += 1);

@@ -134,18 +134,34 @@ pub trait ControlStore: Send + Sync + 'static {
     async fn commit(&self, writes: Vec<Write>) -> Result<u64, ControlError>;
 }
 
-/// Every row under `prefix`, page by page. The caller's duty: a prefix of bounded size.
+/// Every row under `prefix`, all of them in memory. The caller's duty: a prefix of bounded size.
 pub async fn scan_all(
     store: &dyn ControlStore,
     prefix: &str,
 ) -> Result<Vec<(String, Entry)>, ControlError> {
-    let mut rows: Vec<(String, Entry)> = Vec::new();
+    let mut rows = Vec::new();
+    scan_each(store, prefix, |key, entry| {
+        rows.push((key, entry));
+        Ok(())
+    })
+    .await?;
+    Ok(rows)
+}
+
+/// Shows every row under `prefix` to `see`, in key order, page by page: never more than a page of
+/// [`crate::limits::SCAN_ROWS_MAX`] is in memory. Ends with the first error.
+pub async fn scan_each(
+    store: &dyn ControlStore,
+    prefix: &str,
+    mut see: impl FnMut(String, Entry) -> Result<(), ControlError> + Send,
+) -> Result<(), ControlError> {
+    let mut after: Option<String> = None;
     loop {
-        let after = rows.last().map(|(key, _)| key.clone());
         let page = store.scan(prefix, after.as_deref(), crate::limits::SCAN_ROWS_MAX).await?;
-        if page.is_empty() {
-            return Ok(rows);
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = Some(last.clone());
+        for (key, entry) in page {
+            see(key, entry)?;
         }
-        rows.extend(page);
     }
 }
