@@ -27,9 +27,42 @@ pub const DECRYPTED: u8 = 2;
 /// [`LogEngine::append`](crate::log::LogEngine::append).
 #[derive(Clone, Debug, Default)]
 pub struct RecordBatch {
-    offsets: BytesMut,
-    records: BytesMut,
+    offsets: Buffer,
+    records: Buffer,
     data_key: Option<DataKeyId>,
+}
+
+/// Bytes that grow, or that are shared: one of the two is empty.
+#[derive(Clone, Debug, Default)]
+struct Buffer {
+    growing: BytesMut,
+    shared: Bytes,
+}
+
+impl Buffer {
+    fn with_capacity(bytes: usize) -> Self {
+        Self { growing: BytesMut::with_capacity(bytes), shared: Bytes::new() }
+    }
+
+    /// To append to; copies what is shared.
+    fn grow(&mut self) -> &mut BytesMut {
+        if !self.shared.is_empty() {
+            self.growing.extend_from_slice(&std::mem::take(&mut self.shared));
+        }
+        &mut self.growing
+    }
+
+    fn freeze(self) -> Bytes {
+        if self.shared.is_empty() { self.growing.freeze() } else { self.shared }
+    }
+}
+
+impl std::ops::Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        if self.shared.is_empty() { &self.growing } else { &self.shared }
+    }
 }
 
 impl RecordBatch {
@@ -41,10 +74,18 @@ impl RecordBatch {
     /// An empty batch with room for `count` records of `bytes` bytes in all.
     pub fn with_capacity(count: usize, bytes: usize) -> Self {
         Self {
-            offsets: BytesMut::with_capacity(count * 4),
-            records: BytesMut::with_capacity(bytes + count * HEAD_BYTES),
+            offsets: Buffer::with_capacity(count * 4),
+            records: Buffer::with_capacity(bytes + count * HEAD_BYTES),
             data_key: None,
         }
+    }
+
+    /// The same batch, made to be cloned: a clone is two reference counts, where that of a batch that
+    /// grows is a copy. Whoever pushes to it all the same copies it first.
+    #[must_use]
+    pub fn shared(self) -> Self {
+        let share = |buffer: Buffer| Buffer { growing: BytesMut::new(), shared: buffer.freeze() };
+        Self { offsets: share(self.offsets), records: share(self.records), ..self }
     }
 
     /// Asks that the data be encrypted with this key on its way into the log. An engine that does not
@@ -76,14 +117,15 @@ impl RecordBatch {
         write: impl FnOnce(&mut BytesMut),
     ) {
         debug_assert!(key.len() <= usize::from(u16::MAX));
-        self.offsets.put_u32_le(self.records.len() as u32);
-        self.records.put_u16_le(key.len() as u16);
-        self.records.put_u8(flags);
-        self.records.put_u32_le(data_bytes as u32);
-        self.records.put_slice(key);
-        let end = self.records.len() + data_bytes;
-        write(&mut self.records);
-        debug_assert_eq!(self.records.len(), end);
+        let records = self.records.grow();
+        self.offsets.grow().put_u32_le(records.len() as u32);
+        records.put_u16_le(key.len() as u16);
+        records.put_u8(flags);
+        records.put_u32_le(data_bytes as u32);
+        records.put_slice(key);
+        let end = records.len() + data_bytes;
+        write(records);
+        debug_assert_eq!(records.len(), end);
     }
 
     /// The records as they were pushed, in order: key and data.
@@ -285,7 +327,12 @@ mod tests {
             for (key, data) in &records {
                 batch.push(key.as_bytes(), data);
             }
-            let (offsets, body) = batch.into_parts();
+            let shared = batch.shared();
+            let mut longer = shared.clone();
+            longer.push(b"k", b"v");
+            prop_assert_eq!((shared.len(), longer.len()), (records.len(), records.len() + 1));
+            prop_assert!(longer.records().zip(shared.records()).all(|(a, b)| a == b));
+            let (offsets, body) = shared.into_parts();
             let frame = Frame::new(RecordIndex(100), Timestamp::ZERO, offsets, body).unwrap();
             let part = frame.slice(RecordIndex(100 + from), take);
             let want: Vec<_> = records.iter().enumerate().skip(from as usize).take(take).collect();

@@ -2,6 +2,7 @@
 //! what a COPY or a replication stream sends. <https://www.postgresql.org/docs/current/protocol.html>
 
 mod login;
+mod pace;
 mod socket;
 
 use std::future::poll_fn;
@@ -14,8 +15,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use hydrant_core::capture::Failure;
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWrite};
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 
+use self::pace::Pace;
 use self::socket::Socket;
 use super::ServerError;
 use super::error::{During, Report};
@@ -49,6 +51,7 @@ pub(super) enum Purpose {
 /// A connection that has logged in.
 pub(super) struct Wire {
     socket: Socket,
+    pace: Pace,
     read: BytesMut,
     out: BytesMut,
     frame_bytes_max: usize,
@@ -133,7 +136,7 @@ impl Wire {
             if let Some(frame) = self.buffered()? {
                 return Ok(frame);
             }
-            if poll_fn(|cx| self.poll_traffic(cx)).await? == 0 {
+            if self.fill().await? == 0 {
                 return Err(ServerError::Transient("the server closed the connection".into()));
             }
         }
@@ -168,9 +171,31 @@ impl Wire {
         Ok(Some(Frame { tag, body: body.freeze() }))
     }
 
+    /// Reads what has arrived, or what comes first, or from a fast server what comes for a moment.
+    async fn fill(&mut self) -> io::Result<usize> {
+        if self.pace.until().is_none() {
+            let there = poll_fn(|cx| Poll::Ready(self.poll_traffic(cx))).await;
+            if let Poll::Ready(read) = there {
+                return read;
+            }
+            if self.pace.waits().is_some() && self.out.is_empty() {
+                self.socket.leave()?;
+            }
+        }
+        if let Some(until) = self.pace.until() {
+            sleep_until(until).await;
+            self.pace.over();
+        }
+        poll_fn(|cx| self.poll_traffic(cx)).await
+    }
+
     fn poll_traffic(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.poll_send(cx);
-        pin!(self.socket.read_buf(&mut self.read)).poll(cx)
+        let read = pin!(self.socket.read_buf(&mut self.read)).poll(cx);
+        if let Poll::Ready(Ok(bytes)) = read {
+            self.pace.read(bytes);
+        }
+        read
     }
 
     /// Sends what it can. An error shows in the next read, behind the server's last words.

@@ -12,7 +12,7 @@ use hydrant_core::record::RecordBatch;
 use hydrant_core::sequence::{IndexRange, RecordIndex};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::source::Ports;
 use crate::source::marks::{Marks, PAGE};
@@ -22,6 +22,8 @@ use crate::source::worker::Trouble;
 const BATCH_BYTES: usize = 1 << 20;
 /// A batch takes no more than this while the one before it is written.
 const BATCH_BYTES_MAX: usize = 4 << 20;
+/// While more is to come, a batch of fewer bytes waits this long for it.
+const BATCH_WAIT: Duration = Duration::from_millis(50);
 /// Most bytes of all batches; a source reads no further until some are written.
 const BYTES_MAX: usize = 12 << 20;
 /// Wait before an append that the log could not take is tried again.
@@ -34,8 +36,9 @@ struct Lane {
     uid: ShardUid,
     range: HashRange,
     filling: RecordBatch,
-    /// Number of the first record that is filled in, among all of the writer.
+    /// Number of the first record that is filled in, among all of the writer, and since when it is.
     first: u64,
+    since: Instant,
     /// The same of the batch that is being written, with its records and bytes.
     sending: Option<(u64, u64, usize)>,
     /// Records taken, and of those the durable ones.
@@ -54,6 +57,17 @@ struct Armed {
     ordinal: u64,
     /// By lane, records before it, and where they end in the shard.
     lanes: Vec<(u64, Option<RecordIndex>)>,
+}
+
+/// Which batches are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flush {
+    /// Those that are full.
+    Full,
+    /// Those, and those that have waited for [`BATCH_WAIT`].
+    Waited,
+    /// Every one.
+    All,
 }
 
 struct Landed {
@@ -110,6 +124,7 @@ impl Writer {
                 range: shard.range,
                 filling: RecordBatch::new(),
                 first: 0,
+                since: Instant::now(),
                 sending: None,
                 taken: 0,
                 durable: 0,
@@ -180,7 +195,7 @@ impl Writer {
     pub(crate) fn push(&mut self, lane: usize, key: &[u8], data: &[u8]) {
         let lane = &mut self.lanes[lane];
         if lane.filling.is_empty() {
-            lane.first = self.ordinal;
+            (lane.first, lane.since) = (self.ordinal, Instant::now());
         }
         let before = lane.filling.encoded_bytes();
         lane.filling.push(key, data);
@@ -195,12 +210,20 @@ impl Writer {
         self.bytes < BYTES_MAX && !self.crowded
     }
 
-    /// Sends the batches that are full, or all that can go if nothing more has arrived.
-    pub(crate) fn flush(&mut self, idle: bool) {
+    /// Sends batches of the shards that have none under way; all of them, whatever `which` says, once
+    /// there is no room for more: none may be full by itself.
+    pub(crate) fn flush(&mut self, which: Flush) {
+        let which = if self.bytes < BYTES_MAX { which } else { Flush::All };
         for n in 0..self.lanes.len() {
             let lane = &mut self.lanes[n];
             let bytes = lane.filling.encoded_bytes();
-            if lane.sending.is_some() || bytes == 0 || (!idle && bytes < BATCH_BYTES) {
+            let goes = bytes >= BATCH_BYTES
+                || match which {
+                    Flush::Full => false,
+                    Flush::Waited => lane.since.elapsed() >= BATCH_WAIT,
+                    Flush::All => true,
+                };
+            if lane.sending.is_some() || bytes == 0 || !goes {
                 continue;
             }
             let batch = std::mem::take(&mut lane.filling);
@@ -213,6 +236,12 @@ impl Writer {
         }
         let full = |lane: &Lane| lane.filling.encoded_bytes() >= BATCH_BYTES_MAX;
         self.crowded = self.lanes.iter().any(full);
+    }
+
+    /// When a batch has waited, if one waits.
+    pub(crate) fn waits_until(&self) -> Option<Instant> {
+        let waits = |lane: &&Lane| lane.sending.is_none() && !lane.filling.is_empty();
+        self.lanes.iter().filter(waits).map(|lane| lane.since + BATCH_WAIT).min()
     }
 
     /// Whether everything that was taken is durable.
@@ -254,7 +283,7 @@ impl Writer {
     /// Waits until all that was taken is durable.
     pub(crate) async fn drain(&mut self, settings: &SourceSettings) -> Result<(), Trouble> {
         while !self.is_drained() {
-            self.flush(true);
+            self.flush(Flush::All);
             self.landed(settings).await?;
         }
         Ok(())
@@ -321,6 +350,7 @@ impl Way {
         batch: RecordBatch,
     ) -> Result<IndexRange, LogError> {
         let mut wait = RETRY;
+        let batch = batch.shared();
         loop {
             let stream = &self.held.stream;
             let present = self.streams.get(&stream.scope, &stream.name);

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::source::append::Writer;
+use crate::source::append::{Flush, Writer};
 use crate::source::board::Board;
 use crate::source::columns::is_same_key;
 use crate::source::feed::Feed;
@@ -112,10 +112,13 @@ impl Worker {
                 self.take(arrival?, feed, writer, transcriber, &mut stand).await?;
             }
             let leaves = self.may_leave(&stand, writer, transcriber);
-            writer.flush(idle || leaves);
+            // While more of a transaction is to come, small batches would only be many.
+            let nothing_comes = leaves || (idle && !transcriber.is_within());
+            let which = if nothing_comes { Flush::All } else { Flush::Waited };
+            writer.flush(which);
             while let Some(landed) = writer.landed(&row.settings).now_or_never() {
                 landed?;
-                writer.flush(idle || leaves);
+                writer.flush(which);
             }
             self.due(&mut stand, writer, transcriber, idle, leaves);
             if let Some((resume, shards)) = writer.reached() {
@@ -134,7 +137,7 @@ impl Worker {
                 tokio::task::yield_now().await;
                 continue;
             }
-            let tick = stand.tick();
+            let tick = writer.waits_until().into_iter().fold(stand.tick(), Instant::min);
             tokio::select! {
                 changed = orders.changed() => {
                     if changed.is_err() {

@@ -10,7 +10,7 @@ use hydrant_postgres::{
 use tokio::time::{interval, sleep};
 
 use crate::copy;
-use crate::source::append::Writer;
+use crate::source::append::{Flush, Writer};
 use crate::source::store::{SlotStage, TableRow, key_columns};
 use crate::source::worker::{Session, Trouble, Worker};
 
@@ -246,7 +246,7 @@ impl Worker {
                 piece = reading.next() => piece,
                 landed = writer.landed(settings) => {
                     landed?;
-                    writer.flush(false);
+                    writer.flush(Flush::Full);
                     continue;
                 }
             };
@@ -256,10 +256,10 @@ impl Worker {
                 Some(Piece::Rows { table, lines, .. }) => {
                     let mut lines = copy::lines(&lines);
                     while transcriber.rows(oids[table], &mut lines, consistent, writer)? {
-                        writer.flush(false);
+                        writer.flush(Flush::Full);
                         writer.landed(settings).await?;
                     }
-                    writer.flush(false);
+                    writer.flush(Flush::Full);
                 }
             }
             transcriber.clock(self.ports.clock.now().as_millis());

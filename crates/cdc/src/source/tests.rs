@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use crate::relation::Relation;
+use crate::source::append::Flush;
 use crate::source::board::Board;
 use crate::source::columns::{self, Columns};
 use crate::source::feed::{Catalog, Feed};
@@ -270,6 +271,10 @@ fn shard(n: u32, uid: ShardUid, range: HashRange, parents: &[ShardId], now: Time
 
 impl World {
     async fn new(seed: u64) -> Self {
+        Self::of(seed, 3).await
+    }
+
+    async fn of(seed: u64, count: u32) -> Self {
         let clock = Arc::new(ManualClock::default());
         let random = Arc::new(Random::from_seed(seed));
         let log = Arc::new(MemoryLog::new(clock.clone()));
@@ -279,8 +284,8 @@ impl World {
             account: "000000000000".parse().unwrap(),
             region: "us-east-1".parse().unwrap(),
         };
-        let uids = streams.allocate_shards(3).await.unwrap();
-        let ranges = HashRange::split_evenly(3);
+        let uids = streams.allocate_shards(count).await.unwrap();
+        let ranges = HashRange::split_evenly(count);
         let shards = (0..).zip(uids).zip(ranges);
         let shards: Vec<Shard> =
             shards.map(|((n, uid), range)| shard(n, uid, range, &[], clock.now())).collect();
@@ -310,7 +315,7 @@ impl World {
             tables: None,
             scope,
             stream: "s".parse().unwrap(),
-            shards: 3,
+            shards: count,
             envelope: if seed.is_multiple_of(2) { Envelope::Debezium } else { Envelope::Dms },
             snapshot: SnapshotMode::Initial,
             oversize: Oversize::Fail,
@@ -486,6 +491,25 @@ async fn whatever_breaks_every_change_is_there_once_and_in_order() {
         }
         check(&world, &script, &format!("seed {seed}, {attempts} attempts")).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fills_the_writer_is_written_though_no_shard_has_its_share() {
+    let world = World::of(0, 16).await;
+    world.begin().await;
+    let (worker, _orders) = world.worker().await;
+    let Ok(mut writer) = worker.writer(&world.row).await else { panic!("no writer") };
+    let mut lanes = (0..16).cycle();
+    while writer.has_room() {
+        writer.push(lanes.next().unwrap(), b"k", &[0; 1 << 16]);
+    }
+    let written = async {
+        while !writer.is_drained() {
+            writer.flush(Flush::Full);
+            let Ok(()) = writer.landed(&world.row.settings).await else { panic!("not written") };
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(600), written).await.unwrap();
 }
 
 /// Every shard has growing positions; all changes, sorted by position, make the script's rows.

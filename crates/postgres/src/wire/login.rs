@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::super::connect::VERSION_MIN;
 use super::super::error::{During, Report};
 use super::super::{Access, ServerError};
+use super::pace::Pace;
 use super::socket::Socket;
 use super::{FRAME_BYTES_MAX, Frame, LOGIN_FRAME_BYTES_MAX, Purpose, Wire};
 
@@ -50,6 +51,7 @@ impl Wire {
     async fn log_in(access: &Access, purpose: Purpose) -> Result<Self, ServerError> {
         let mut wire = Self {
             socket: Socket::dial(access).await?,
+            pace: Pace::new(),
             read: BytesMut::new(),
             out: BytesMut::new(),
             frame_bytes_max: LOGIN_FRAME_BYTES_MAX,

@@ -24,8 +24,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 
 pub(super) enum Socket {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Line),
+    Tls(Box<TlsStream<Line>>),
 }
 
 impl Socket {
@@ -42,7 +42,7 @@ impl Socket {
             .with_interval(KEEPALIVE_INTERVAL)
             .with_retries(KEEPALIVE_PROBES);
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-        let Some(config) = access.tls.clone() else { return Ok(Self::Plain(stream)) };
+        let Some(config) = access.tls.clone() else { return Ok(Self::Plain(Line::new(stream))) };
 
         let name = ServerName::try_from(host.clone())
             .map_err(|_| refused(format!("'{host}' is no name that a certificate can have")))?;
@@ -61,12 +61,75 @@ impl Socket {
             }
             _ => return Err(ServerError::unexpected("it answered neither S nor N to SSLRequest")),
         }
-        let stream = TlsConnector::from(config).connect(name, stream).await;
+        let stream = TlsConnector::from(config).connect(name, Line::new(stream)).await;
         stream.map(|stream| Self::Tls(Box::new(stream))).map_err(|error| handshake(&error, host))
     }
 
     pub(super) fn encrypted(&self) -> bool {
         matches!(self, Self::Tls(_))
+    }
+
+    /// Wakes nobody, whatever arrives, until it is read or written next.
+    pub(super) fn leave(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(line) => line.leave(),
+            Self::Tls(stream) => stream.get_mut().0.leave(),
+        }
+    }
+}
+
+/// A TCP connection that is watched for what arrives, unless it is left alone.
+pub(super) struct Line {
+    watched: Option<TcpStream>,
+    alone: Option<std::net::TcpStream>,
+}
+
+impl Line {
+    fn new(stream: TcpStream) -> Self {
+        Self { watched: Some(stream), alone: None }
+    }
+
+    fn leave(&mut self) -> io::Result<()> {
+        if let Some(stream) = self.watched.take() {
+            self.alone = Some(stream.into_std()?);
+        }
+        Ok(())
+    }
+
+    fn watch(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        if let Some(stream) = self.alone.take() {
+            self.watched = Some(TcpStream::from_std(stream)?);
+        }
+        self.watched.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl AsyncRead for Line {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.get_mut().watch()?.poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().watch()?.poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What was written to a TCP connection is on its way.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().watch()?.poll_shutdown(cx)
     }
 }
 

@@ -87,6 +87,34 @@ async fn nothing_is_lost_when_waiting_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_large_transaction_comes_whole_and_in_order_also_through_tls() {
+    const ROWS: usize = 30_000;
+    let Some(version) = postgres::everyday() else { return };
+    let (_, certificate, key) = super::logins::certificate("localhost");
+    let mut postgres = Postgres::stopped(&version, &[("ssl", "on")]);
+    postgres.keep("server.crt", &certificate);
+    postgres.keep("server.key", &key);
+    postgres.start().await;
+    postgres.run("CREATE TABLE t (id int, x text); CREATE PUBLICATION p FOR TABLE t").await;
+    let mut connection = postgres.connection();
+    for mode in [SslMode::Disable, SslMode::Require] {
+        connection.ssl_mode = mode;
+        let mut stream = slot(&access(&connection, "s").await, "s").await;
+        stream.start("s", &["p".to_owned()], Lsn(0)).await.unwrap();
+        let sql = "INSERT INTO t SELECT i, repeat('x', i % 300) FROM generate_series(1,";
+        postgres.run(&format!("{sql} {ROWS}) i")).await;
+        for row in 1..=ROWS {
+            let (_, data) = timeout(LONG, until(&mut stream, b'I')).await.unwrap();
+            let digits = u32::from_be_bytes(data[9..13].try_into().unwrap()) as usize;
+            assert_eq!(data[13..13 + digits], *row.to_string().as_bytes());
+        }
+        timeout(LONG, until(&mut stream, b'C')).await.unwrap();
+        stream.stop().await;
+        postgres.run("SELECT pg_drop_replication_slot('s')").await;
+    }
+}
+
+#[tokio::test]
 async fn a_busy_slot_is_taken_back_from_ourselves_only() {
     let Some(postgres) = Postgres::everyday(&[]).await else { return };
     postgres.run("CREATE TABLE t (id int); CREATE PUBLICATION p FOR TABLE t").await;
