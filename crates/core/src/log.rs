@@ -121,7 +121,8 @@ pub struct Tail {
 pub struct ReadPage {
     /// Records in order. Frames are never empty.
     pub frames: Vec<Frame>,
-    /// Where to read on. Above the last record returned, or where the read began if there is none.
+    /// Where to read on. Above the last record returned. If there is none, where the read began, or
+    /// above, where records are missing: at the end of the shard if nothing is left below it.
     pub next: RecordIndex,
     /// The shard's ends at the time of the read.
     pub tail: Tail,

@@ -15,6 +15,7 @@ use hydrant_vault::KmsKey;
 
 pub(crate) use self::archive::{ArchiveSettings, ArchiveStore, BackupSettings, RestoreSettings};
 use crate::declared::Declared;
+use crate::log_tools::LogTool;
 
 /// Streams, delivery streams, a bucket, and SQL over what lands in it, in one process.
 #[derive(Debug, Parser)]
@@ -41,6 +42,9 @@ pub(crate) enum Command {
     /// Load a server, and tell what it took.
     #[command(subcommand)]
     Bench(hydrant_bench::Measurement),
+    /// Look at the log of a data directory: verify it, print it, go on from damage.
+    #[command(subcommand)]
+    Log(LogTool),
 }
 
 /// Settings of `demo`.
@@ -368,7 +372,7 @@ pub(crate) fn parse() -> Result<Cli> {
     match &mut cli.command {
         Command::Serve(settings) => settings.declared = declared,
         Command::Demo(demo) => demo.settings.declared = declared,
-        Command::Backup(_) | Command::Restore(_) | Command::Bench(_) => {}
+        Command::Backup(_) | Command::Restore(_) | Command::Bench(_) | Command::Log(_) => {}
     }
     Ok(cli)
 }
@@ -376,7 +380,8 @@ pub(crate) fn parse() -> Result<Cli> {
 /// The file that is named, or `hydrant.toml` if it is there.
 fn config_path() -> Option<PathBuf> {
     let matches = Cli::command().ignore_errors(true).get_matches();
-    let named = matches.subcommand().filter(|(name, _)| *name != "bench").and_then(|(_, m)| {
+    let has_settings = |name: &str| !matches!(name, "bench" | "log");
+    let named = matches.subcommand().filter(|(name, _)| has_settings(name)).and_then(|(_, m)| {
         let given = m.value_source("config")? != ValueSource::DefaultValue;
         given.then(|| m.get_one::<PathBuf>("config").cloned()).flatten()
     });
@@ -416,9 +421,18 @@ fn with_file(command: clap::Command, text: &str) -> Result<(clap::Command, Decla
         }
         command
     };
+    let place = |mut tool: clap::Command| {
+        if let Some((id, texts)) = defaults.iter().find(|(id, _)| id == "data_dir") {
+            tool = tool.mut_arg(id, |arg| arg.default_values(texts.clone()));
+        }
+        tool
+    };
+    let tools = |log: clap::Command| {
+        ["verify", "dump", "salvage"].iter().fold(log, |log, tool| log.mut_subcommand(tool, place))
+    };
     let commands = ["serve", "demo", "backup", "restore"];
     let command = commands.iter().fold(command, |command, name| command.mut_subcommand(name, set));
-    Ok((command, declared))
+    Ok((command.mut_subcommand("log", tools), declared))
 }
 
 /// The keys of a table by their long names: `url` in `[archive]` is `archive-url`.

@@ -7,6 +7,7 @@ mod declared;
 mod demo;
 mod endpoints;
 mod listener;
+mod log_tools;
 mod master_key;
 mod patience;
 mod router;
@@ -32,26 +33,31 @@ const STACK_BYTES: usize = 4 << 20;
 const SQL_STACK_BYTES: usize = 64 << 20;
 
 fn main() -> ExitCode {
-    match start() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&error);
-            ExitCode::FAILURE
-        }
-    }
+    start().unwrap_or_else(|error| {
+        complain(&error);
+        ExitCode::FAILURE
+    })
 }
 
-fn start() -> Result<()> {
+fn start() -> Result<ExitCode> {
     let cli: Cli = config::parse()?;
     let (settings, demo) = match cli.command {
         Command::Serve(settings) => (settings, None),
         Command::Demo(demo) => (demo.settings, Some(demo.exit)),
-        Command::Bench(measurement) => return bench(&measurement),
+        Command::Log(tool) => {
+            return Ok(log_tools::run(&tool).unwrap_or_else(|error| {
+                complain(&error);
+                log_tools::failed()
+            }));
+        }
+        Command::Bench(measurement) => return bench(&measurement).map(|()| ExitCode::SUCCESS),
         Command::Backup(settings) => {
-            return build("hydrant-backup", STACK_BYTES)?.block_on(archive::backup(&settings));
+            let runtime = build("hydrant-backup", STACK_BYTES)?;
+            return runtime.block_on(archive::backup(&settings)).map(|()| ExitCode::SUCCESS);
         }
         Command::Restore(settings) => {
-            return build("hydrant-restore", STACK_BYTES)?.block_on(archive::restore(&settings));
+            let runtime = build("hydrant-restore", STACK_BYTES)?;
+            return runtime.block_on(archive::restore(&settings)).map(|()| ExitCode::SUCCESS);
         }
     };
     settings.check()?;
@@ -64,7 +70,7 @@ fn start() -> Result<()> {
     // Whatever still runs holds nothing that was acknowledged: the log and the stores are closed.
     sql.shutdown_background();
     runtime.shutdown_background();
-    outcome
+    outcome.map(|()| ExitCode::SUCCESS)
 }
 
 /// Allows as many files and connections as this process may have: the usual soft limit is low, and a

@@ -7,7 +7,7 @@ mod tests;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -124,6 +124,43 @@ impl Control {
             Ok(found)
         });
         task.await.map_err(|_| closed())?
+    }
+}
+
+/// The rows of a data directory's control store, for whoever only looks: a server may run meanwhile.
+pub struct ControlReader(Connection);
+
+impl ControlReader {
+    /// Opens `hydrant.db` in the data directory. Nothing of it will be changed.
+    ///
+    /// # Errors
+    /// It is not there, or is no database.
+    pub fn open(data_dir: &Path) -> Result<Self, OpenError> {
+        let path = data_dir.join("hydrant.db");
+        std::fs::metadata(&path).map_err(|e| OpenError::io("read", &path, e))?;
+        let failed =
+            |e: ControlError| OpenError::Control { path: path.clone(), what: e.to_string() };
+        sql::open_reader(&path).map(Self).map_err(failed)
+    }
+
+    /// Calls `each` with every row whose key starts with `prefix`, in the order of the keys.
+    ///
+    /// # Errors
+    /// The store's, or the first one of `each`.
+    pub fn each(
+        &self,
+        prefix: &str,
+        mut each: impl FnMut(&str, &Entry) -> Result<(), ControlError>,
+    ) -> Result<(), ControlError> {
+        let mut after = None;
+        loop {
+            let page = sql::scan(&self.0, prefix, after.as_deref(), SCAN_ROWS_MAX)?;
+            for (key, entry) in &page {
+                each(key, entry)?;
+            }
+            let Some((last, _)) = page.into_iter().next_back() else { return Ok(()) };
+            after = Some(last);
+        }
     }
 }
 

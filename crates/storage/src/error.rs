@@ -78,7 +78,7 @@ pub enum OpenError {
     #[error(
         "{path} is damaged at byte {at}: {what}. Acknowledged data may be lost, so hydrant does not \
          start. Restore the file from a backup. To go on without it: copy the whole data directory \
-         aside, then {way_on}"
+         aside, then: {way_on}"
     )]
     Damaged {
         /// The file.

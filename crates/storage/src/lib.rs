@@ -5,6 +5,7 @@
 //! hydrant.db         the control store (SQLite, WAL, synchronous=FULL)
 //! log/N.seg, N.idx   the log's segments, and where in each the shards' frames are
 //! log/F-N.cold, .cix what is still kept of the segments from F to N, and its index
+//! log/damaged/        files that `hydrant log salvage` put aside, and the losses agreed to
 //! log/spare-N.seg    segments to come: allocated, written once, or recycled
 //! ```
 
@@ -15,9 +16,12 @@ mod error;
 mod log;
 mod planted;
 
-pub use control::{Control, ControlCopy, control_version, copy_control};
+pub use control::{Control, ControlCopy, ControlReader, control_version, copy_control};
 pub use dir::DataDir;
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::{Fatal, OpenError, abort};
 pub use log::copy::{ReadyLog, SegmentFile, ready_restored, segment_files};
-pub use log::{Log, LogOptions};
+pub use log::{
+    Damage, Found, FrameFound, Log, LogFiles, LogOptions, Loss, SHARD_ROWS, Salvaged, FoundSegment,
+    SegmentReport, SegmentState, Verdict, Verification, Wanted,
+};

@@ -3,12 +3,16 @@
 mod cache;
 pub(crate) mod copy;
 mod directory;
+mod dump;
+mod files;
 mod frame;
 mod index;
+mod loss;
 mod merge;
 mod queue;
 mod reader;
 mod recovery;
+mod salvage;
 mod segment;
 mod shards;
 mod shared;
@@ -17,6 +21,8 @@ mod steady;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+mod verify;
+mod walk;
 mod writer;
 
 use std::collections::HashMap;
@@ -35,6 +41,13 @@ use hydrant_core::sequence::{IndexRange, RecordIndex};
 use hydrant_core::{Clock, Random, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
+
+pub use self::dump::{Found, FrameFound, Wanted};
+pub use self::files::{LogFiles, SegmentFile};
+pub use self::loss::{Damage, Loss};
+pub use self::salvage::Salvaged;
+pub use self::shards::PREFIX as SHARD_ROWS;
+pub use self::verify::{SegmentReport, SegmentState, Verdict, Verification};
 
 use self::queue::{Append, Command, Queue};
 use self::segment::{DATA_START, RESERVED_BYTES};

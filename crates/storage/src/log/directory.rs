@@ -115,7 +115,9 @@ impl Directory {
         shards.sort_by_key(|(shard, _)| **shard);
         let (mut runs, mut entries) = (Vec::new(), Vec::new());
         for (shard, frames) in shards {
-            ends.insert(shard.0, frames.last().map_or(0, |e| e.end().0));
+            let end = frames.last().map_or(0, |e| e.end().0);
+            // Where frames were given up, the shard ended behind what is left of it.
+            ends.entry(shard.0).and_modify(|known| *known = end.max(*known)).or_insert(end);
             for frames in frames.chunks(RUN_ENTRIES_MAX) {
                 let start = entries.len();
                 frames.iter().for_each(|entry| entry.encode(&mut entries));

@@ -119,6 +119,11 @@ impl Index {
         self.header.end
     }
 
+    /// No record of the segment arrived later than this.
+    pub(super) fn last_ms(&self) -> u64 {
+        self.header.last_ms
+    }
+
     /// Bytes in memory, once all of it that stays there was asked for.
     pub(super) fn bytes(&self) -> usize {
         self.runs.len() + self.header.ends * END_BYTES

@@ -60,6 +60,13 @@ impl Pager {
         self.limit.bytes_max.clamp(READ_BYTES_MIN, READ_AHEAD_BYTES)
     }
 
+    /// Nothing is left below the end: what was there was given up with a damaged segment.
+    fn pass(&mut self) {
+        if !self.full {
+            (self.page.next, self.full) = (self.page.tail.end, true);
+        }
+    }
+
     /// Takes what fits of a frame; returns whether more is wanted.
     pub(super) fn take(&mut self, frame: &Frame) -> bool {
         // Durable already, but not yet announced: it is for the next page.
@@ -118,6 +125,7 @@ impl Shared {
                     Err(error) => return Err(error),
                 }
             }
+            pager.pass();
             return Ok(());
         }
     }
@@ -260,7 +268,7 @@ fn run_of(entries: &[Entry], bytes_max: usize) -> usize {
 }
 
 /// The frame, if every bit of it is what was written there for this shard.
-fn verify(bytes: Bytes, stamp: Stamp, shard: ShardUid, entry: &Entry) -> Option<Frame> {
+pub(super) fn verify(bytes: Bytes, stamp: Stamp, shard: ShardUid, entry: &Entry) -> Option<Frame> {
     let header = Header::decode(&bytes, stamp)?;
     let body = bytes.get(HEADER_BYTES..HEADER_BYTES + header.body_bytes as usize)?;
     let expected = header.kind == Kind::Records

@@ -21,10 +21,8 @@ use crate::disk::{DiskFile, LogDir};
 use crate::error::OpenError;
 use crate::planted::{Bug, planted};
 
-const LOST_SEGMENT: &str = "move that one file out of log/: every record in it, of every shard, \
-                            is then missing for good, and everything else is as it was";
-const LOST_HEADER: &str = "move that one file out of log/: what it held is then missing for good, \
-                           and everything else is as it was";
+const WAY_ON: &str = "`hydrant log salvage` says what is lost, and with --accept-loss makes the \
+                      log whole again without it";
 
 /// What was found.
 pub(super) struct Recovered {
@@ -110,20 +108,21 @@ fn try_recover(dir: &LogDir, options: &LogOptions) -> Result<Recovered, Unfit> {
 }
 
 /// A segment by its file's name.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Listed {
-    no: u64,
+    pub(super) no: u64,
     /// The first that it stands for, if it is a cold one.
-    first: Option<u64>,
+    pub(super) first: Option<u64>,
 }
 
 impl Listed {
-    /// The segment that a file of this name is.
+    /// The segment that a file's name is of.
     pub(super) fn of(name: &str) -> Option<Self> {
         Self::with(name, "seg", "cold")
     }
 
-    fn of_index(name: &str) -> Option<Self> {
+    /// The segment that the name of an index is of.
+    pub(super) fn of_index(name: &str) -> Option<Self> {
         Self::with(name, "idx", "cix")
     }
 
@@ -143,6 +142,12 @@ impl Listed {
             None => segment_name(self.no),
         }
     }
+
+    /// Whether this one is cold and holds what is kept of the other.
+    pub(super) fn stands_for(self, other: Self) -> bool {
+        let from = other.first.unwrap_or(other.no);
+        self != other && self.first.is_some_and(|first| first <= from) && other.no <= self.no
+    }
 }
 
 /// The segments in order, without those that a cold one stands for, which are removed.
@@ -151,13 +156,12 @@ fn standing(dir: &LogDir, names: &[String]) -> Result<Vec<Listed>, OpenError> {
     listed.sort_unstable();
     let mut gone = Vec::new();
     for &cold in &listed {
-        let Some(first) = cold.first else { continue };
+        if cold.first.is_none() {
+            continue;
+        }
         // It was whole before it had its name, but whoever it stands for goes only if it is still.
         Opening::open(dir, cold)?;
-        let stood_for = |other: &&Listed| {
-            **other != cold && first <= other.first.unwrap_or(other.no) && other.no <= cold.no
-        };
-        gone.extend(listed.iter().filter(stood_for).copied());
+        gone.extend(listed.iter().filter(|other| cold.stands_for(**other)).copied());
     }
     gone.sort_unstable();
     gone.dedup();
@@ -221,7 +225,7 @@ impl<'a> Opening<'a> {
             path: path.clone(),
             at: 0,
             what: what.to_owned(),
-            way_on: LOST_HEADER,
+            way_on: WAY_ON,
         };
         match SegmentHeader::decode(&bytes[..got]) {
             Ok(header) if header.name() == name => Ok(Self { dir, name, header, file }),
@@ -267,7 +271,7 @@ impl<'a> Opening<'a> {
             path: self.dir.file(&self.name),
             at: scan.end,
             what,
-            way_on: LOST_SEGMENT,
+            way_on: WAY_ON,
         };
         if let Some(proof) = scan.proof_of_loss {
             return Err(damaged(format!(

@@ -151,55 +151,141 @@ pub(super) struct Scan {
 /// Reads a segment from its first frame on, verifying every checksum, and looks behind a bad frame
 /// for the proof that it was good once.
 pub(super) fn scan(file: &dyn DiskFile, stamp: Stamp) -> io::Result<Scan> {
-    let mut window = Window::new(file)?;
-    let mut scan = frames(&mut window, stamp)?;
+    let mut scanner = Scanner::new(file, stamp)?;
+    let mut scan = frames(&mut scanner)?;
     if !scan.ended {
-        let end = scan.end;
-        scan.proof_of_loss = window.find_header(end, stamp, |h| h.durable_upto > end)?;
+        scan.proof_of_loss = scanner.proof_of_loss()?;
     }
     Ok(scan)
 }
 
 /// Reads what is good of a segment that another may be writing: a frame that is not, is not yet.
 pub(super) fn scan_written(file: &dyn DiskFile, stamp: Stamp) -> io::Result<Scan> {
-    frames(&mut Window::new(file)?, stamp)
+    frames(&mut Scanner::new(file, stamp)?)
 }
 
-fn frames(window: &mut Window<'_>, stamp: Stamp) -> io::Result<Scan> {
-    let mut scan = Scan {
-        directory: Directory::default(),
-        end: DATA_START,
-        group: 0,
-        group_start: DATA_START,
-        last_ms: 0,
-        ended: false,
-        proof_of_loss: None,
+fn frames(scanner: &mut Scanner<'_>) -> io::Result<Scan> {
+    let (mut directory, mut last_ms) = (Directory::default(), 0);
+    let ended = loop {
+        match scanner.next()? {
+            Step::Frame(at, header) if header.kind == Kind::Records => {
+                directory.add(header.shard, Entry::of(&header, at));
+                last_ms = last_ms.max(header.arrival_ms);
+            }
+            Step::Frame(..) => {}
+            Step::End => break true,
+            Step::Bad(_) => break false,
+        }
     };
-    while let Some(header) = window.header(scan.end, stamp)? {
-        let next_group = header.group > scan.group && header.durable_upto == scan.end;
-        let same_group = header.group == scan.group && header.durable_upto == scan.group_start;
-        let expected = next_group || (same_group && scan.group > 0);
-        if !expected || !window.body_is_good(scan.end, &header)? {
-            break;
+    let (end, group, group_start) = (scanner.end, scanner.group, scanner.group_start);
+    Ok(Scan { directory, end, group, group_start, last_ms, ended, proof_of_loss: None })
+}
+
+/// What is at the place where a scan stands.
+pub(super) enum Step {
+    /// A whole frame that starts at this byte; the scan now stands behind it.
+    Frame(u64, Header),
+    /// The frame that ends the segment, whole.
+    End,
+    /// No whole frame, or one that does not belong there. The header, if only what is behind it is
+    /// not as written.
+    Bad(Option<Header>),
+}
+
+/// Goes from frame to frame of a segment.
+pub(super) struct Scanner<'a> {
+    window: Window<'a>,
+    stamp: Stamp,
+    /// Where it stands: past the last good frame.
+    pub(super) end: u64,
+    /// The last group, and where it starts.
+    pub(super) group: u64,
+    /// See there.
+    pub(super) group_start: u64,
+}
+
+impl<'a> Scanner<'a> {
+    /// A scan that stands at the first frame.
+    pub(super) fn new(file: &'a dyn DiskFile, stamp: Stamp) -> io::Result<Self> {
+        let window = Window::new(file)?;
+        Ok(Self { window, stamp, end: DATA_START, group: 0, group_start: DATA_START })
+    }
+
+    /// Looks at the next frame, and goes past it if it is whole and does not end the segment.
+    pub(super) fn next(&mut self) -> io::Result<Step> {
+        let at = self.end;
+        let Some(header) = self.window.header(at, self.stamp)? else { return Ok(Step::Bad(None)) };
+        let next_group = header.group > self.group && header.durable_upto == at;
+        let same_group = header.group == self.group && header.durable_upto == self.group_start;
+        if !next_group && (!same_group || self.group == 0) {
+            return Ok(Step::Bad(None));
+        }
+        if !self.window.body_is_good(at, &header)? {
+            return Ok(Step::Bad(Some(header)));
         }
         if next_group {
-            scan.group_start = scan.end;
-            scan.group = header.group;
+            self.group_start = at;
+            self.group = header.group;
         }
-        match header.kind {
-            Kind::Records => {
-                scan.directory.add(header.shard, Entry::of(&header, scan.end));
-                scan.last_ms = scan.last_ms.max(header.arrival_ms);
-            }
-            Kind::Cover => {}
-            Kind::End => {
-                scan.ended = true;
-                return Ok(scan);
-            }
+        if header.kind == Kind::End {
+            return Ok(Step::End);
         }
-        scan.end += header.frame_bytes();
+        self.end += header.frame_bytes();
+        Ok(Step::Frame(at, header))
     }
-    Ok(scan)
+
+    /// A frame behind this place which proves that the segment was synced further.
+    pub(super) fn proof_of_loss(&mut self) -> io::Result<Option<u64>> {
+        let end = self.end;
+        self.window.find_header(end, self.stamp, |h| h.durable_upto > end)
+    }
+
+    /// The body of a frame that was found. The caller's duty: the frame is the last one found.
+    pub(super) fn body(&mut self, at: u64, header: &Header) -> io::Result<&[u8]> {
+        let body = self.window.get(at + HEADER_BYTES as u64, header.body_bytes as usize)?;
+        Ok(body.unwrap_or_default())
+    }
+
+    /// Forgets what was read ahead: the file may have been written to since.
+    pub(super) fn reread(&mut self) -> io::Result<()> {
+        self.window = Window::new(self.window.file)?;
+        Ok(())
+    }
+
+    /// Whether a frame of this segment starts anywhere behind this place.
+    pub(super) fn has_more(&mut self) -> io::Result<bool> {
+        Ok(self.window.find_header(self.end, self.stamp, |_| true)?.is_some())
+    }
+
+    /// Goes on to the next whole frame behind a bad one, and returns where it starts. Without one it
+    /// stays where it is.
+    pub(super) fn resume(&mut self) -> io::Result<Option<u64>> {
+        let mut from = self.end + ALIGN;
+        while let Some(at) = self.window.find_header(from, self.stamp, |_| true)? {
+            from = at + ALIGN;
+            let Some(header) = self.window.header(at, self.stamp)? else { continue };
+            let same_group = (header.group, header.durable_upto) == (self.group, self.group_start);
+            let later = header.group > self.group && header.durable_upto > self.group_start;
+            let first = self.group == 0 && header.durable_upto >= self.group_start;
+            let belongs = (same_group || later || first) && header.durable_upto <= at;
+            if belongs && self.window.body_is_good(at, &header)? {
+                (self.end, self.group) = (at, header.group);
+                self.group_start = header.durable_upto;
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The header at this byte, if there is one.
+    pub(super) fn peek(&mut self, at: u64) -> io::Result<Option<Header>> {
+        self.window.header(at, self.stamp)
+    }
+
+    /// Bytes of the file.
+    pub(super) fn len(&self) -> u64 {
+        self.window.len
+    }
 }
 
 /// A part of a file in memory, moved along as it is read.

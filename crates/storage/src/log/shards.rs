@@ -14,7 +14,7 @@ use super::Log;
 use super::shared::{Shard, Shared};
 
 /// What the keys of the rows start with.
-pub(super) const PREFIX: &str = "log/shard/";
+pub const PREFIX: &str = "log/shard/";
 /// Locks that the shards share, so that changes of one row are made one after the other.
 const STRIPES: usize = 64;
 

@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod full;
 mod sim;
+mod tools;
 
 use std::path::Path;
 

@@ -22,7 +22,7 @@ use crate::planted::{Bug, planted};
 const SPARES_MAX: usize = 2;
 
 /// What the row of a shard says about its records.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Kept {
     pub(super) retention: Duration,
     pub(super) trimmed: RecordIndex,

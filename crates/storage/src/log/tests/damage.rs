@@ -113,7 +113,7 @@ async fn damage_to_what_was_synced_is_refused() {
         };
         let OpenError::Damaged { path, at: found, .. } = &refused else { panic!("{refused}") };
         assert_eq!((path, *found), (&segment, first), "{refused}");
-        assert!(refused.to_string().contains("move that one file out of log/"), "{refused}");
+        assert!(refused.to_string().contains("hydrant log salvage"), "{refused}");
         assert_eq!(std::fs::read(&segment).unwrap(), bytes, "nothing was changed");
     }
     // The way on that the refusal names.

@@ -63,7 +63,7 @@ fn apply(names: &mut Names, change: &Change) {
 
 /// What goes wrong, and when, counted in operations from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(in crate::log::tests) enum Fault {
     /// The operation fails and takes no effect, or, a write, in part.
     Error(io::ErrorKind),
     /// The power is gone from here on.
@@ -92,7 +92,7 @@ struct State {
 
 /// The disk. A clone is the same one; [`SimDisk::fork`] makes another.
 #[derive(Clone)]
-pub(super) struct SimDisk(Arc<Mutex<State>>);
+pub(in crate::log::tests) struct SimDisk(Arc<Mutex<State>>);
 
 struct Handle(SimDisk, u64);
 
@@ -176,7 +176,7 @@ impl State {
 
 impl SimDisk {
     /// An empty disk with room for `capacity` bytes.
-    pub(super) fn new(draw: Draw, capacity: u64) -> Self {
+    pub(in crate::log::tests) fn new(draw: Draw, capacity: u64) -> Self {
         Self(Arc::new(Mutex::new(State {
             files: BTreeMap::new(),
             names: Names::new(),
@@ -217,7 +217,7 @@ impl SimDisk {
     }
 
     /// Lets something go wrong with the `n`-th operation from now on.
-    pub(super) fn fail_at(&self, n: u64, fault: Fault) {
+    pub(in crate::log::tests) fn fail_at(&self, n: u64, fault: Fault) {
         let mut state = self.0.lock();
         let at = state.operations + n;
         state.faults.insert(at, fault);
@@ -234,7 +234,7 @@ impl SimDisk {
     }
 
     /// Whether the process has lost the disk.
-    pub(super) fn is_dead(&self) -> bool {
+    pub(in crate::log::tests) fn is_dead(&self) -> bool {
         self.0.lock().dead
     }
 
@@ -262,7 +262,7 @@ impl SimDisk {
 
     /// The disk as the next process finds it. After a power cut any part of what was not synced may
     /// be gone; after a kill all of it is there, and still not synced.
-    pub(super) fn after(&self, power_cut: bool, draw: Draw) -> Self {
+    pub(in crate::log::tests) fn after(&self, power_cut: bool, draw: Draw) -> Self {
         let mut state = self.0.lock().clone();
         state.dead = false;
         state.files.values_mut().for_each(|file| file.sync_failed = false);
@@ -403,6 +403,18 @@ impl Disk for SimDisk {
         state.say(format_args!("rename {from} {to}"));
         let inode = state.names.get(&from).copied().ok_or(io::ErrorKind::NotFound)?;
         state.simple(|state| state.change(Change::Move(from, to, inode)))
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.op("link");
+        let mut state = self.0.lock();
+        let (from, to) = (name_of(from), name_of(to));
+        state.say(format_args!("link {from} {to}"));
+        if state.names.contains_key(&to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let inode = state.names.get(&from).copied().ok_or(io::ErrorKind::NotFound)?;
+        state.simple(|state| state.change(Change::Put(to, inode)))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -4,7 +4,7 @@
 mod clients;
 mod control;
 mod crashes;
-mod disk;
+pub(super) mod disk;
 mod faults;
 mod model;
 mod planted;
@@ -32,10 +32,10 @@ const POLLS_MAX: u64 = 10_000;
 
 /// A stream of numbers from a seed. A clone draws from the same stream.
 #[derive(Clone)]
-struct Draw(Arc<AtomicU64>);
+pub(super) struct Draw(Arc<AtomicU64>);
 
 impl Draw {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self(Arc::new(AtomicU64::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))))
     }
 
