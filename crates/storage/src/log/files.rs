@@ -18,7 +18,7 @@ use super::frame::{HEADER_BYTES, Header, Stamp, u32_at};
 use super::index::{Index, IndexHeader};
 use super::recovery::Listed;
 use super::segment::{BadHeader, DATA_START, FORMAT, Scanner, SegmentHeader};
-use crate::disk::{Disk, DiskFile, LogDir, ReadOnlyDisk};
+use crate::disk::{DiskFile, LogDir, ReadOnlyDisk};
 use crate::error::OpenError;
 
 /// What is read at a time where a disk does not give back all that was asked for.
@@ -139,7 +139,7 @@ impl LogFiles {
     }
 
     #[cfg(test)]
-    pub(super) fn on(disk: Arc<dyn Disk>, path: &Path) -> Self {
+    pub(super) fn on(disk: Arc<dyn crate::disk::Disk>, path: &Path) -> Self {
         Self { dir: LogDir { disk, path: path.to_owned() } }
     }
 
