@@ -60,8 +60,11 @@ pub(crate) fn run(tool: &LogTool) -> Result<ExitCode> {
     };
     let done = done.and_then(|code| Ok(out.flush().map(|()| code)?));
     match done {
-        // Nobody reads on.
-        Err(e) if is_broken_pipe(&e) => Ok(ExitCode::SUCCESS),
+        // Nobody reads on. Whether the log is whole was not told.
+        Err(e) if is_broken_pipe(&e) => Ok(match tool {
+            LogTool::Dump(_) => ExitCode::SUCCESS,
+            LogTool::Verify(_) | LogTool::Salvage(_) => failed(),
+        }),
         Err(e) => {
             // What was found until then.
             let _ = out.flush();
