@@ -70,7 +70,7 @@ fn salvage(files: &LogFiles, verdict: &Verdict, bench: &Bench) -> Result<(), Ope
 
 fn is_lost(losses: &[Loss], (shard, index, _): &Seen) -> bool {
     losses.iter().any(|loss| {
-        loss.shard.is_none_or(|of| of == *shard) && loss.first <= *index && *index < loss.end
+        loss.shard.is_none_or(|of| of == *shard) && (loss.first..loss.end).contains(index)
     })
 }
 
@@ -195,9 +195,9 @@ async fn a_flipped_bit_anywhere_in_a_segment() {
             }
             let verdict = goes_on(&case, &all, &what).await;
             let damage = &verdict.damages[0];
-            assert!(damage.at <= at && at < damage.end, "{what}: {damage:?}");
+            assert!((damage.at..damage.end).contains(&at), "{what}: {damage:?}");
             let lost: u64 = damage.lost.iter().filter_map(|loss| loss.records).sum();
-            let is_frame = at >= 4_096 && at < last.1;
+            let is_frame = (4_096..last.1).contains(&at);
             match n {
                 0 => assert_eq!(lost, u64::from(is_frame), "{what}: {damage:?}"),
                 _ => assert_eq!(damage.lost.is_empty(), !is_frame, "{what}: {damage:?}"),
@@ -244,10 +244,8 @@ async fn what_is_cut_off_zeroed_or_missing() {
         let of = |d: &Damage| d.lost.iter().filter_map(|loss| loss.records).sum::<u64>();
         assert_eq!(of(&verdict.damages[0]), places.len() as u64);
     }
-    // Without its index, the ends of the shards in a later one tell.
     let case = copy(&bench).await;
-    for (n, index) in case.files("idx").into_iter().enumerate().take(newest).skip(1) {
-        assert!(n > 0);
+    for index in case.files("idx").into_iter().skip(1) {
         std::fs::remove_file(index).unwrap();
     }
     assert!(verify(&files(&case), &case).await.is_whole(), "an index that is missing is made anew");
@@ -303,8 +301,8 @@ async fn a_cold_segment_is_salvaged_like_any_other() {
     assert!(log.reclaim().await.unwrap() > 0);
     close(log).await;
     let of_cold = |bench: &Bench| {
-        let names = std::fs::read_dir(bench.log_dir()).unwrap().map(|e| e.unwrap().path());
-        names.into_iter().find(|p| p.extension().is_some_and(|e| e == "cold")).unwrap()
+        let mut names = std::fs::read_dir(bench.log_dir()).unwrap().map(|e| e.unwrap().path());
+        names.find(|p| p.extension().is_some_and(|e| e == "cold")).unwrap()
     };
     let all: Vec<_> = records(&files(&bench));
     let verdict = verify(&files(&bench), &bench).await;
