@@ -22,6 +22,6 @@ pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::{Fatal, OpenError, abort};
 pub use log::copy::{ReadyLog, SegmentFile, ready_restored, segment_files};
 pub use log::{
-    Damage, Found, FrameFound, Log, LogFiles, LogOptions, Loss, SHARD_ROWS, Salvaged, FoundSegment,
+    Damage, Found, FoundSegment, FrameFound, Log, LogFiles, LogOptions, Loss, SHARD_ROWS, Salvaged,
     SegmentReport, SegmentState, Verdict, Verification, Wanted,
 };

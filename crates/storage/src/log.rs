@@ -43,7 +43,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 
 pub use self::dump::{Found, FrameFound, Wanted};
-pub use self::files::{LogFiles, SegmentFile};
+pub use self::files::{FoundSegment, LogFiles};
 pub use self::loss::{Damage, Loss};
 pub use self::salvage::Salvaged;
 pub use self::shards::PREFIX as SHARD_ROWS;

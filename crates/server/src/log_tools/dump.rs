@@ -12,7 +12,7 @@ use hydrant_core::Timestamp;
 use hydrant_core::log::ShardUid;
 use hydrant_core::record::Record;
 use hydrant_core::sequence::{RecordIndex, SequenceNumber};
-use hydrant_storage::{ControlReader, Damage, Found, FrameFound, LogFiles, SegmentFile, Wanted};
+use hydrant_storage::{ControlReader, Damage, Found, FoundSegment, FrameFound, LogFiles, Wanted};
 use serde_json::{Value, json};
 
 use super::names::Names;
@@ -82,7 +82,7 @@ pub(super) fn run(dump: &Dump, out: &mut dyn Write) -> Result<ExitCode> {
     };
     let wanted =
         Wanted { shards, from: dump.from.unwrap_or_default(), to: dump.to, records: dump.records };
-    let segments: Vec<SegmentFile> = files
+    let segments: Vec<FoundSegment> = files
         .segments()?
         .into_iter()
         .filter(|segment| match (dump.segment, segment.stands_for()) {

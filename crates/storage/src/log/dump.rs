@@ -7,7 +7,7 @@ use hydrant_core::log::ShardUid;
 use hydrant_core::record::Frame;
 use hydrant_core::sequence::RecordIndex;
 
-use super::files::{LogFiles, Opened, SegmentFile, WholeIndex};
+use super::files::{FoundSegment, LogFiles, Opened, WholeIndex};
 use super::frame::Kind;
 use super::loss::Damage;
 use super::walk::{Seen, Walk};
@@ -93,7 +93,7 @@ impl LogFiles {
     /// The file cannot be read, or another version of hydrant wrote it; or the first one of `visit`.
     pub fn visit<E: From<OpenError>>(
         &self,
-        segment: SegmentFile,
+        segment: FoundSegment,
         wanted: &Wanted,
         visit: &mut dyn FnMut(Found) -> Result<bool, E>,
     ) -> Result<bool, E> {

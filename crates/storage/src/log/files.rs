@@ -33,13 +33,13 @@ pub struct LogFiles {
 
 /// The file of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SegmentFile {
+pub struct FoundSegment {
     pub(super) listed: Listed,
     /// No later segment has been begun.
     pub(super) newest: bool,
 }
 
-impl SegmentFile {
+impl FoundSegment {
     /// The segment's number.
     pub fn number(&self) -> u64 {
         self.listed.no
@@ -59,7 +59,7 @@ impl SegmentFile {
 /// What is in the directory.
 pub(super) struct Listing {
     /// In the order in which they were written.
-    pub(super) segments: Vec<SegmentFile>,
+    pub(super) segments: Vec<FoundSegment>,
     /// Segments of which only the index is there.
     pub(super) missing: Vec<Listed>,
 }
@@ -112,7 +112,7 @@ impl WholeIndex {
 
 /// A segment that is looked at.
 pub(super) struct Opened {
-    pub(super) segment: SegmentFile,
+    pub(super) segment: FoundSegment,
     pub(super) file: Legible,
     head: Vec<u8>,
     /// Its header, or what is wrong with it.
@@ -148,7 +148,7 @@ impl LogFiles {
     ///
     /// # Errors
     /// The directory cannot be read.
-    pub fn segments(&self) -> Result<Vec<SegmentFile>, OpenError> {
+    pub fn segments(&self) -> Result<Vec<FoundSegment>, OpenError> {
         Ok(self.list()?.segments)
     }
 
@@ -168,12 +168,12 @@ impl LogFiles {
         let segments = listed
             .iter()
             .filter(|of| stands(of))
-            .map(|&listed| SegmentFile { listed, newest: Some(listed) == newest });
+            .map(|&listed| FoundSegment { listed, newest: Some(listed) == newest });
         Ok(Listing { segments: segments.collect(), missing })
     }
 
     /// Opens a segment, as far as there is still one of that name.
-    pub(super) fn look(&self, segment: SegmentFile) -> Result<Option<Opened>, OpenError> {
+    pub(super) fn look(&self, segment: FoundSegment) -> Result<Option<Opened>, OpenError> {
         let path = self.dir.file(&segment.listed.name());
         let file = match self.dir.disk.open(&path) {
             Ok(file) => Legible { file, failed: Mutex::new(None) },
@@ -255,7 +255,7 @@ impl LogFiles {
     }
 }
 
-impl SegmentFile {
+impl FoundSegment {
     fn key(&self) -> (u64, Option<u64>) {
         (self.listed.no, self.listed.first)
     }

@@ -19,7 +19,7 @@ use hydrant_core::{Random, Timestamp};
 use serde::Serialize;
 
 use super::directory::{Directory, Entry};
-use super::files::{FoundIndex, LogFiles, Opened, SegmentFile, WholeIndex, header_of, shown};
+use super::files::{FoundIndex, FoundSegment, LogFiles, Opened, WholeIndex, header_of, shown};
 use super::frame::{Header, Kind};
 use super::loss::Loss;
 use super::segment::{DATA_START, SegmentHeader};
@@ -95,7 +95,7 @@ impl Verdict {
         for listed in all {
             let repair =
                 self.repairs.iter().find(|(of, _)| *of == listed).map(|(_, repair)| repair);
-            let segment = SegmentFile { listed, newest: Some(listed) == newest };
+            let segment = FoundSegment { listed, newest: Some(listed) == newest };
             works.mend(segment, repair)?;
         }
         Ok(works.done)
@@ -161,7 +161,7 @@ struct Written {
 }
 
 impl Works<'_> {
-    fn mend(&mut self, segment: SegmentFile, repair: Option<&Repair>) -> Result<(), OpenError> {
+    fn mend(&mut self, segment: FoundSegment, repair: Option<&Repair>) -> Result<(), OpenError> {
         if repair == Some(&Repair::Missing) {
             let FoundIndex::Whole(old) = self.files.index_of_missing(segment.listed)? else {
                 return Ok(());
@@ -211,7 +211,7 @@ impl Works<'_> {
     /// Writes a segment anew, with what is whole of the old one, if that is there.
     fn rewrite(
         &mut self,
-        segment: SegmentFile,
+        segment: FoundSegment,
         old: Option<&Opened>,
         without: &[u64],
         old_index: Option<&WholeIndex>,

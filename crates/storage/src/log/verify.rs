@@ -12,7 +12,7 @@ use hydrant_core::sequence::RecordIndex;
 use serde::Serialize;
 
 use super::directory::Entry;
-use super::files::{FoundIndex, LogFiles, Opened, SegmentFile, WholeIndex, shown};
+use super::files::{FoundIndex, FoundSegment, LogFiles, Opened, WholeIndex, shown};
 use super::frame::{Header, Kind};
 use super::loss::{Damage, Loss, listed_between};
 use super::recovery::Listed;
@@ -191,7 +191,7 @@ impl Verification {
     fn segment(
         &mut self,
         files: &LogFiles,
-        segment: SegmentFile,
+        segment: FoundSegment,
         before: Option<(u64, u64)>,
     ) -> Result<Option<SegmentReport>, OpenError> {
         let Some(opened) = files.look(segment)? else { return Ok(None) };
