@@ -13,6 +13,7 @@ mod frames;
 mod json;
 mod leases;
 mod operations;
+mod puts;
 mod sequence;
 mod signature;
 mod tokens;
@@ -35,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "leases", run: leases::run },
     Target { name: "operations", run: operations::run },
     Target { name: "pgoutput", run: capture::run },
+    Target { name: "puts", run: puts::run },
     Target { name: "sequence", run: sequence::run },
     Target { name: "signature", run: signature::run },
     Target { name: "tokens", run: tokens::run },

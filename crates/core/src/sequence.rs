@@ -240,6 +240,87 @@ fn limbs_of(text: &str) -> Result<[u64; 3], InvalidSequenceNumber> {
     Ok(limbs)
 }
 
+/// A sequence number in decimal, without its text: what many of them are written from, one after the
+/// other, without a division for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decimal {
+    /// The number that it is.
+    number: SequenceNumber,
+    /// In base 10^19, the most significant first.
+    limbs: [u64; 3],
+}
+
+impl Decimal {
+    /// What one index more adds: the bits below it are 80.
+    const STEP: [u64; 2] =
+        [((1u128 << 80) / TEN_19 as u128) as u64, ((1u128 << 80) % TEN_19 as u128) as u64];
+    /// Most digits: as many as three limbs have.
+    const DIGITS_MAX: usize = 57;
+
+    /// The number in decimal.
+    pub fn of(number: SequenceNumber) -> Self {
+        let mut limbs = number.limbs();
+        let low = div_rem(&mut limbs, TEN_19);
+        let mid = div_rem(&mut limbs, TEN_19);
+        Self { number, limbs: [limbs[2], mid, low] }
+    }
+
+    /// Becomes this number; cheaply if it is the next one of the same shard and second.
+    pub fn move_to(&mut self, number: SequenceNumber) {
+        let next = SequenceNumber { index: self.number.index.next(), ..self.number };
+        if next != number || next.index == self.number.index {
+            *self = Self::of(number);
+            return;
+        }
+        let [top, mid, low] = &mut self.limbs;
+        // A limb is below 10^19 and a step's below 6 * 10^18: their sum fits.
+        *low += Self::STEP[1];
+        *mid += Self::STEP[0] + u64::from(*low >= TEN_19);
+        *top += u64::from(*mid >= TEN_19);
+        for limb in [low, mid] {
+            *limb -= if *limb >= TEN_19 { TEN_19 } else { 0 };
+        }
+        self.number = number;
+    }
+
+    /// Appends its text, without a sign or zeros in front.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let mut digits = [b'0'; Self::DIGITS_MAX];
+        for (limb, place) in self.limbs.iter().zip(digits.chunks_exact_mut(19)) {
+            write_digits(*limb, place);
+        }
+        let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
+        out.extend_from_slice(&digits[zeros.min(Self::DIGITS_MAX - 1)..]);
+    }
+}
+
+/// Writes a number below 10^19 in 19 digits. The caller's duty: `out` has that length.
+fn write_digits(n: u64, out: &mut [u8]) {
+    // Two halves that do not wait for each other, and two digits at a time.
+    let (mut high, mut low) = (n / 1_000_000_000, n % 1_000_000_000);
+    let (front, back) = out.split_at_mut(10);
+    for pair in front.rchunks_exact_mut(2) {
+        pair.copy_from_slice(&PAIRS[(high % 100) as usize]);
+        high /= 100;
+    }
+    for pair in back.rchunks_exact_mut(2) {
+        pair.copy_from_slice(&PAIRS[(low % 100) as usize]);
+        low /= 100;
+    }
+    back[0] = b'0' + low as u8;
+}
+
+/// The digits of the numbers below a hundred.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut n = 0;
+    while n < 100 {
+        pairs[n] = [b'0' + (n / 10) as u8, b'0' + (n % 10) as u8];
+        n += 1;
+    }
+    pairs
+};
+
 /// Divides in place and returns the remainder.
 fn div_rem(limbs: &mut [u64; 3], by: u64) -> u64 {
     let mut rest = 0u128;
@@ -253,10 +334,9 @@ fn div_rem(limbs: &mut [u64; 3], by: u64) -> u64 {
 
 impl fmt::Display for SequenceNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut limbs = self.limbs();
-        let low = div_rem(&mut limbs, TEN_19);
-        let mid = div_rem(&mut limbs, TEN_19);
-        write!(f, "{}{mid:019}{low:019}", limbs[2])
+        let mut text = Vec::with_capacity(Decimal::DIGITS_MAX);
+        Decimal::of(*self).write(&mut text);
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -339,6 +419,28 @@ mod tests {
                 shard, shard_created_s: created, record_s: s, index: RecordIndex(index),
             };
             prop_assert_eq!(number.to_string().parse(), Ok(number));
+        }
+
+        #[test]
+        fn one_after_the_other_is_as_each_by_itself(
+            shard in 0u32.., created in 0u64..1 << 36,
+            starts in prop::collection::vec((0u64..=i64::MAX as u64, 1u64..200), 1..4),
+        ) {
+            let created = Timestamp::from_millis(created * 1_000);
+            let number = |index| SequenceNumber::of(shard, created, index);
+            let mut decimal = Decimal::of(number(RecordIndex::MIN));
+            for (first, count) in starts {
+                for n in 0..count {
+                    let number = number(RecordIndex(first).plus(n));
+                    decimal.move_to(number);
+                    let mut text = b"before".to_vec();
+                    decimal.write(&mut text);
+                    let mut limbs = number.limbs();
+                    let (low, mid) = (div_rem(&mut limbs, TEN_19), div_rem(&mut limbs, TEN_19));
+                    let want = format!("before{}{mid:019}{low:019}", limbs[2]);
+                    prop_assert_eq!(String::from_utf8(text).unwrap(), want);
+                }
+            }
         }
 
         #[test]

@@ -59,7 +59,7 @@ use tokio::sync::Notify;
 use crate::access::Policies;
 pub use crate::error::Error;
 use crate::load::Load;
-use crate::meter::Meters;
+use crate::meter::{Meters, Totals};
 use crate::room::Room;
 use crate::seal::Sealer;
 use crate::subscription::Fanout;
@@ -131,6 +131,7 @@ pub struct Kinesis {
     fanout: Arc<Fanout>,
     throttle: Throttle,
     meters: Meters,
+    totals: Totals,
     load: Load,
     replies: Room,
     policies: Policies,
@@ -191,6 +192,7 @@ impl Kinesis {
             fanout,
             throttle,
             meters: Meters::default(),
+            totals: Totals::new(),
             load: Load::default(),
             replies: Room::new(),
             policies,
@@ -221,6 +223,10 @@ impl JsonService for Kinesis {
 
     fn speaks(&self, format: Format) -> bool {
         matches!(format, Format::Json | Format::Cbor)
+    }
+
+    fn checks_depth(&self, operation: &str) -> bool {
+        operation == "PutRecords"
     }
 
     async fn call(&self, call: Call) -> Result<Reply, ApiError> {

@@ -15,6 +15,27 @@ use hydrant_core::monitoring::ShardMetric;
 use hydrant_core::names::{Scope, StreamName};
 use parking_lot::RwLock;
 
+/// The process's own counters of records, found by their names once: to look for them costs more than
+/// to count a small put.
+pub(crate) struct Totals {
+    pub(crate) records_put: metrics::Counter,
+    pub(crate) bytes_put: metrics::Counter,
+    pub(crate) records_refused: metrics::Counter,
+    pub(crate) records_read: metrics::Counter,
+}
+
+impl Totals {
+    /// Counters of the recorder that is there by now.
+    pub(crate) fn new() -> Self {
+        Self {
+            records_put: metrics::counter!("hydrant_kinesis_records_put_total"),
+            bytes_put: metrics::counter!("hydrant_kinesis_bytes_put_total"),
+            records_refused: metrics::counter!("hydrant_kinesis_records_refused_total"),
+            records_read: metrics::counter!("hydrant_kinesis_records_read_total"),
+        }
+    }
+}
+
 /// A metric of a stream.
 #[derive(Clone, Copy)]
 pub(crate) enum Metric {

@@ -14,8 +14,8 @@ use crate::shards::ChildShard;
 
 /// What became of one record of `PutRecords`.
 pub(crate) enum Entry<'a> {
-    /// It is durable.
-    Put { number: SequenceNumber, shard: ShardId },
+    /// It is durable; `group` counts the shards from 0, so that what they have in common is written once.
+    Put { number: SequenceNumber, shard: ShardId, group: usize },
     /// It was not put: one of the codes that AWS gives to single records, and its text.
     Refused { code: &'a str, text: &'a str },
 }

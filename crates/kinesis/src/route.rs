@@ -26,6 +26,13 @@ impl<'a> Routes<'a> {
         Some((place, self.held.open_shard(place)?))
     }
 
+    /// The shard that takes the records with this hash key, and its place among the open ones. `None`
+    /// only if the stream has no open shard.
+    pub(crate) fn by_hash(&self, key: HashKey) -> Option<(usize, &'a Shard)> {
+        let place = self.held.route(key)?;
+        Some((place, self.held.open_shard(place)?))
+    }
+
     /// The shard that takes a record, and its place among the open ones. `None` only if the stream
     /// has no open shard.
     pub(crate) fn shard(

@@ -6,7 +6,7 @@ use futures::stream::BoxStream;
 use hydrant_core::names::Scope;
 use serde::{Deserialize, Serialize};
 
-use crate::{cbor, shape};
+use crate::{cbor, json, shape};
 
 /// Who is calling, and for which account and region.
 ///
@@ -146,6 +146,16 @@ impl Call {
         }
     }
 
+    /// Refuses a body of JSON in which a value is nested deeper than
+    /// [`hydrant_core::limits::JSON_DEPTH_MAX`]. The edge has done so, unless the service
+    /// [`checks_depth`](JsonService::checks_depth) itself.
+    pub fn check_depth(&self) -> Result<(), ApiError> {
+        if self.format == Format::Json && !json::is_shallow(&self.body) {
+            return Err(ApiError::new("SerializationException", ""));
+        }
+        Ok(())
+    }
+
     /// Writes a reply in the request's format. Members are written in the order of the type's; what
     /// is absent has to be left out (`skip_serializing_if`), as AWS does.
     pub fn write<T: Serialize>(&self, reply: &T) -> Result<Bytes, ApiError> {
@@ -217,6 +227,13 @@ pub trait JsonService: Send + Sync + 'static {
     /// Whether its replies carry the CRC-32 of their body in `x-amz-crc32`, as DynamoDB's do: older
     /// SDKs compare it.
     fn has_checksums(&self) -> bool {
+        false
+    }
+
+    /// Whether an operation makes sure by itself that its body is not nested too deep, by
+    /// [`Call::check_depth`] or by taking none that is: a look at every byte less. No, unless the
+    /// service says more.
+    fn checks_depth(&self, _operation: &str) -> bool {
         false
     }
 

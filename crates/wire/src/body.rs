@@ -10,10 +10,12 @@ use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http_body::Body;
 use http_body_util::BodyExt;
+use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::api::ApiError;
+use crate::sigv4::BodyHash;
 
 /// How long a body may take to arrive.
 const BODY_SECONDS_MAX: u64 = 60;
@@ -79,6 +81,26 @@ impl Packing {
 pub(crate) struct Sent {
     pub(crate) bytes: Bytes,
     pub(crate) room: Option<OwnedSemaphorePermit>,
+    /// Of the body as it was sent, if it was asked for.
+    pub(crate) sha256: Option<[u8; 32]>,
+}
+
+impl Sent {
+    /// What the caller's signature has to be of.
+    pub(crate) fn hash(&self) -> BodyHash<'_> {
+        self.sha256.map_or(BodyHash::Whole(&self.bytes), BodyHash::Sha256)
+    }
+}
+
+impl BodyHash<'_> {
+    /// The SHA-256 of the body, if it is known whole.
+    pub(crate) fn sha256(self) -> Option<[u8; 32]> {
+        match self {
+            Self::Whole(bytes) => Some(Sha256::digest(bytes).into()),
+            Self::Sha256(hash) => Some(hash),
+            Self::Streaming => None,
+        }
+    }
 }
 
 /// Room for the bodies of requests under way, over all connections. Those as they were sent and those
@@ -102,19 +124,37 @@ impl Bodies {
     }
 
     /// Reads a body to its end, once there is room for the declared length, or for the greatest if it
-    /// does not say. All of that takes a minute at most.
-    pub(crate) async fn read<B>(&self, body: &mut B, headers: &HeaderMap) -> Result<Sent, BodyError>
+    /// does not say. All of that takes a minute at most. What has arrived is hashed while the rest is on
+    /// its way, if `hashed` says so.
+    pub(crate) async fn read<B>(
+        &self,
+        body: &mut B,
+        headers: &HeaderMap,
+        hashed: bool,
+    ) -> Result<Sent, BodyError>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: std::fmt::Display,
     {
         let read = async {
-            let room = declared_bytes(headers).unwrap_or(u64::MAX).min(self.bytes_max as u64);
+            let declared = declared_bytes(headers);
+            let room = declared.unwrap_or(u64::MAX).min(self.bytes_max as u64);
+            let mut whole = Joined::of(declared.map_or(0, |_| room as usize));
             let room = u32::try_from(room).unwrap_or(u32::MAX);
             let room = Arc::clone(&self.sent).acquire_many_owned(room).await.ok();
-            let mut whole = Joined::default();
-            self.pieces(body, headers, |piece| whole.push(piece)).await?;
-            Ok(Sent { bytes: whole.finish(), room })
+            let mut hash = hashed.then(Sha256::new);
+            self.pieces(body, headers, |piece| {
+                if let Some(hash) = &mut hash {
+                    hash.update(&piece);
+                }
+                whole.push(piece);
+            })
+            .await?;
+            Ok(Sent {
+                bytes: whole.finish(),
+                room,
+                sha256: hash.map(|hash| hash.finalize().into()),
+            })
         };
         timeout(Duration::from_secs(BODY_SECONDS_MAX), read)
             .await
@@ -179,7 +219,7 @@ impl Bodies {
         if out.len() != claim as usize || !unpacking.into_inner().into_inner().is_empty() {
             return Err(BodyError::Broken("more or less than the gzip trailer says".to_owned()));
         }
-        Ok(Sent { bytes: out.into(), room })
+        Ok(Sent { bytes: out.into(), room, sha256: None })
     }
 }
 
@@ -190,18 +230,25 @@ fn declared_bytes(headers: &HeaderMap) -> Option<u64> {
 /// The pieces of a body in one. Most bodies come in one piece, which then needs no copy.
 #[derive(Default)]
 struct Joined {
+    /// How long it will be, if that is known.
+    bytes: usize,
     first: Bytes,
     all: BytesMut,
 }
 
 impl Joined {
+    fn of(bytes: usize) -> Self {
+        Self { bytes, ..Self::default() }
+    }
+
     fn push(&mut self, piece: Bytes) {
         if self.first.is_empty() && self.all.is_empty() {
             self.first = piece;
             return;
         }
         if self.all.is_empty() {
-            self.all = BytesMut::with_capacity((self.first.len() + piece.len()) * 2);
+            let bytes = (self.first.len() + piece.len()) * 2;
+            self.all = BytesMut::with_capacity(if self.bytes > 0 { self.bytes } else { bytes });
             self.all.extend_from_slice(&std::mem::take(&mut self.first));
         }
         self.all.extend_from_slice(&piece);

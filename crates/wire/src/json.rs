@@ -28,7 +28,7 @@ use hydrant_core::limits::{
 
 use crate::api::{ApiError, Call, Format, JsonService, Reply};
 use crate::body::{Bodies, Packing, Sent};
-use crate::sigv4::{BodyHash, ServiceKind, Verifier};
+use crate::sigv4::{ServiceKind, Verifier};
 
 /// The header that names an operation.
 const TARGET: &str = "x-amz-target";
@@ -126,19 +126,23 @@ impl JsonFront {
                 return Err(refusal.into_response(parts));
             }
         };
-        let sent = self.bodies.read(&mut body, &parts.headers).await;
+        let hashed = self.verifier.verifies();
+        let sent = self.bodies.read(&mut body, &parts.headers, hashed).await;
         let sent = sent.map_err(|e| error_response(&e.into(), parts))?;
 
         let called = async {
-            let caller = self.verifier.authenticate(parts, BodyHash::Whole(&sent.bytes), kind)?;
+            let caller = self.verifier.authenticate(parts, sent.hash(), kind)?;
             // What is signed is the body as it was sent.
-            let Sent { bytes: body, room } = self.bodies.unpack(sent, packing).await?;
-            if body.is_empty() || format == Format::Json && !is_shallow(&body) {
+            let Sent { bytes: body, room, .. } = self.bodies.unpack(sent, packing).await?;
+            if body.is_empty() {
                 return Err(ApiError::new("SerializationException", ""));
             }
             let called = Arc::clone(service);
             let (principal, operation) = (caller.principal, operation.to_owned());
             let call = Call { principal, operation, format, body };
+            if !called.checks_depth(&call.operation) {
+                call.check_depth()?;
+            }
             // On a task of its own, because a client that hangs up drops this future: what an
             // operation has begun it finishes, so that a row and the copy of it do not part.
             let call = tokio::spawn(async move {
@@ -305,7 +309,7 @@ pub fn error_response(error: &ApiError, parts: &Parts) -> Response<ReplyBody> {
 
 /// Whether no value is nested deeper than [`JSON_DEPTH_MAX`]. Strings are skipped by `memchr`, so
 /// that base64 costs next to nothing. A text that is no JSON gets any answer.
-fn is_shallow(text: &[u8]) -> bool {
+pub(crate) fn is_shallow(text: &[u8]) -> bool {
     let (mut at, mut depth) = (0, 0usize);
     while let Some(byte) = text.get(at) {
         at += 1;

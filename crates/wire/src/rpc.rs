@@ -22,7 +22,7 @@ use hydrant_core::Random;
 use crate::api::{ApiError, Call, Format, JsonService, Reply};
 use crate::body::{Bodies, Packing, Sent};
 use crate::json::ReplyBody;
-use crate::sigv4::{BodyHash, ServiceKind, Verifier, claimed_service};
+use crate::sigv4::{ServiceKind, Verifier, claimed_service};
 
 /// Largest body, also after it was unpacked (CloudWatch: 1 MB).
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -139,10 +139,11 @@ impl RpcFront {
             let _ = self.bodies.skip(&mut body, &parts.headers).await;
             return Err(refusal);
         }
-        let sent = self.bodies.read(&mut body, &parts.headers).await?;
-        let caller = self.verifier.authenticate(parts, BodyHash::Whole(&sent.bytes), kind)?;
+        let hashed = self.verifier.verifies();
+        let sent = self.bodies.read(&mut body, &parts.headers, hashed).await?;
+        let caller = self.verifier.authenticate(parts, sent.hash(), kind)?;
         let packing = Packing::of(&parts.headers)?;
-        let Sent { bytes, room } = self.bodies.unpack(sent, packing).await?;
+        let Sent { bytes, room, .. } = self.bodies.unpack(sent, packing).await?;
         let Read { operation, format, body } = read(to, parts, bytes)?;
         let call = Call { principal: caller.principal, operation: operation.clone(), format, body };
         let service = Arc::clone(&to.service);

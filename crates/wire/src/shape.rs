@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hydrant_core::Timestamp;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer, de};
@@ -165,7 +167,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Blob<'a> {
     /// Of JSON: base64, checked and decoded by [`Blob::decoded`].
-    Base64(Cow<'a, str>),
+    Base64(Cow<'a, [u8]>),
     /// Of CBOR: the bytes.
     Raw(Cow<'a, [u8]>),
 }
@@ -192,7 +194,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Blob<'a> {
             }
         }
         if d.is_human_readable() {
-            d.deserialize_any(Characters("a Blob")).map(Blob::Base64)
+            let text = d.deserialize_any(Characters("a Blob"))?;
+            Ok(Blob::Base64(match text {
+                Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+                Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+            }))
         } else {
             d.deserialize_any(V).map(Blob::Raw)
         }
@@ -206,27 +212,49 @@ impl Blob<'_> {
     /// Bytes after decoding, if it can be decoded at all.
     pub fn decoded_len(&self) -> usize {
         let text = match self {
-            Self::Base64(text) => text.as_bytes(),
+            Self::Base64(text) => text,
             Self::Raw(bytes) => return bytes.len(),
         };
-        let padding = text.iter().rev().take(2).take_while(|b| **b == b'=').count();
+        let padding = match text.last_chunk() {
+            Some(b"==") => 2,
+            Some([_, b'=']) => 1,
+            _ => 0,
+        };
         (text.len() / 4 * 3).saturating_sub(padding)
     }
 
     /// The bytes: those of CBOR as they are, those of JSON decoded into `room`, whose content is lost.
     /// Standard alphabet, padded, canonical; anything else is `SerializationException`.
     pub fn decoded<'s>(&'s self, room: &'s mut Vec<u8>) -> Result<&'s [u8], ApiError> {
-        use base64::Engine as _;
-        use base64::engine::general_purpose::STANDARD;
+        if let Self::Raw(bytes) = self {
+            return Ok(bytes);
+        }
+        room.clear();
+        self.append_to(room)?;
+        Ok(room)
+    }
+
+    /// Appends what [`Blob::decoded`] gives: [`Blob::decoded_len`] bytes, in place if there is room for
+    /// them. After an error `out` is as before.
+    pub fn append_to(&self, out: &mut Vec<u8>) -> Result<(), ApiError> {
         let text = match self {
             Self::Base64(text) => text,
-            Self::Raw(bytes) => return Ok(bytes),
+            Self::Raw(bytes) => {
+                out.extend_from_slice(bytes);
+                return Ok(());
+            }
         };
-        room.clear();
-        match STANDARD.decode_vec(text.as_bytes(), room) {
-            Ok(()) => Ok(room),
-            Err(e) => Err(ApiError::new("SerializationException", refusal(text, e))),
+        // As strict as the other: padded, canonical, nothing else.
+        if base64_simd::STANDARD.decode_append(text, out).is_ok() {
+            return Ok(());
         }
+        // Only one of the two says what is wrong.
+        let at = out.len();
+        STANDARD.decode_vec(text, out).map_err(|e| {
+            out.truncate(at);
+            let text = String::from_utf8_lossy(text);
+            ApiError::new("SerializationException", refusal(&text, e))
+        })
     }
 }
 

@@ -92,7 +92,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     let newest = page.frames.last().map(|frame| now.since(frame.arrival()).as_millis() as u64);
     let age = newest.unwrap_or_else(|| millis_behind(&page, now));
     kinesis.meters.read(stream, shard.id, records, bytes as u64, age);
-    metrics::counter!("hydrant_kinesis_records_read_total").increment(records);
+    kinesis.totals.records_read.increment(records);
     Ok(reply)
 }
 

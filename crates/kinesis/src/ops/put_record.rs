@@ -84,8 +84,8 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     kinesis.count_load(&stream, &shard, 1, bytes);
     let counts = [(Metric::PutRecordSuccess, 1), (Metric::PutRecordBytes, bytes)];
     kinesis.meters.put(&stream, [(shard.id, 1, bytes)].into_iter(), &counts);
-    metrics::counter!("hydrant_kinesis_records_put_total").increment(1);
-    metrics::counter!("hydrant_kinesis_bytes_put_total").increment(bytes);
+    kinesis.totals.records_put.increment(1);
+    kinesis.totals.bytes_put.increment(bytes);
     Ok(call.write(&Reply {
         shard_id: shard.id.to_string(),
         sequence_number: shard.sequence_number(index).to_string(),

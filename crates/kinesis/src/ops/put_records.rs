@@ -1,9 +1,12 @@
 //! `PutRecords`: up to 500 records, each durable or refused by itself when the reply is sent.
 
+mod scan;
+
 use bytes::Bytes;
 use futures::future::join_all;
 use hydrant_core::catalog::{Held, Shard, Stream};
 use hydrant_core::encryption::DataKeyId;
+use hydrant_core::hash::HashKey;
 use hydrant_core::limits::{PUT_RECORDS_BYTES_MAX, PUT_RECORDS_MAX};
 use hydrant_core::log::LogError;
 use hydrant_core::record::RecordBatch;
@@ -15,7 +18,7 @@ use serde::Deserialize;
 use super::put_record::no_shard;
 use crate::Kinesis;
 use crate::error::Error;
-use crate::meter::Metric;
+use crate::meter::{Metric, Totals};
 use crate::put::{self, Terms};
 use crate::rates::rate_exceeded;
 use crate::reply::{self, Entry as Told};
@@ -27,7 +30,7 @@ use crate::validate::Checks;
 /// What is told of a record that was not put for a reason of ours.
 const INTERNAL: (&str, &str) = ("InternalFailure", "Internal service failure.");
 
-#[derive(Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Request<'a> {
     #[serde(borrow)]
@@ -41,7 +44,7 @@ struct Request<'a> {
     dry_run: Option<Flag>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Entry<'a> {
     #[serde(borrow)]
@@ -68,29 +71,66 @@ type Refusal = (&'static str, String);
 /// enough already.
 type Routed = (usize, Option<u32>);
 
+/// A request that has nothing against it: its records in the batches of their shards.
+struct Ready {
+    held: Held,
+    data_key: Option<DataKeyId>,
+    bytes: usize,
+    groups: Vec<Group>,
+    routed: Vec<Routed>,
+}
+
 pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
-    let request: Request<'_> = call.read()?;
-    let entries: Vec<&Entry<'_>> = match &request.records {
-        Some(List(records)) => records.iter().flatten().map(|s| &s.0).collect(),
-        None => Vec::new(),
+    let _under_way = kinesis.puts.begin();
+    let (request, ready) = match ordinary(kinesis, call) {
+        Some(known) => known,
+        None => {
+            call.check_depth()?;
+            let request: Request<'_> = call.read()?;
+            let ready = prepare(kinesis, call, &request)?;
+            (request, ready)
+        }
     };
-    let bytes: usize = entries.iter().map(|e| e.size_bytes()).sum();
+    let Ready { held, data_key, bytes, mut groups, mut routed } = ready;
+    append(kinesis, &mut groups, data_key).await;
+    put_again(kinesis, &request, &held, &mut groups, &mut routed).await?;
+    count(kinesis, &held.stream, &groups, &routed);
+    answer(&kinesis.totals, call.format, &held, &groups, &routed, bytes, data_key)
+}
+
+/// An ordinary request that has nothing against it, read the short way. Whatever is to be refused goes
+/// the long way from the beginning, which finds AWS's words for it.
+fn ordinary<'c>(kinesis: &Kinesis, call: &'c Call) -> Option<(Request<'c>, Ready)> {
+    // Where rates hold, a record that is tried twice would count twice.
+    if call.format != Format::Json || kinesis.limited() {
+        return None;
+    }
+    let request = scan::request(&call.body)?;
+    let ready = prepare(kinesis, call, &request).ok()?;
+    Some((request, ready))
+}
+
+fn prepare(kinesis: &Kinesis, call: &Call, request: &Request<'_>) -> Result<Ready, Error> {
+    let entries = request.entries();
+    let bytes = entries.iter().map(|e| e.size_bytes()).sum();
     // AWS reads the whole request before it checks any of it or looks for the stream.
     let blobs = || entries.iter().filter_map(|entry| entry.data.as_ref());
-    let _under_way = kinesis.puts.begin();
-    let found = find(kinesis, call, &request, &entries, bytes);
+    let found = find(kinesis, call, request, &entries, bytes);
     let held = found.map_err(|e| put::unreadable(blobs()).unwrap_or(e))?;
     let data_key = kinesis.data_key(&held.stream)?;
     if request.dry_run.is_some() {
         put::unreadable(blobs()).map_or(Ok(()), Err)?;
         put::dry_run(request.dry_run)?;
     }
-    let (mut groups, mut routed) = group(kinesis, &entries, &held, bytes)?;
+    let (groups, routed) = group(kinesis, &entries, &held)?;
+    Ok(Ready { held, data_key, bytes, groups, routed })
+}
 
-    append(kinesis, &mut groups, data_key).await;
-    put_again(kinesis, &entries, &held, &mut groups, &mut routed).await?;
-    count(kinesis, &held.stream, &groups, &routed);
-    answer(call.format, &held.stream, &groups, &routed, bytes, data_key)
+impl Request<'_> {
+    fn entries(&self) -> Vec<&Entry<'_>> {
+        let records = self.records.as_ref().map_or(&[][..], |List(records)| records);
+        records.iter().flatten().map(|entry| &entry.0).collect()
+    }
 }
 
 /// The stream of a request that may be put into it.
@@ -115,10 +155,17 @@ fn find(
 }
 
 impl Entry<'_> {
+    fn key(&self) -> &str {
+        self.partition_key.as_deref().unwrap_or_default()
+    }
+
     /// What counts towards the limit of the call.
     fn size_bytes(&self) -> usize {
-        let data = self.data.as_ref().map_or(0, Blob::decoded_len);
-        data + self.partition_key.as_ref().map_or(0, |key| key.len())
+        self.data_bytes() + self.key().len()
+    }
+
+    fn data_bytes(&self) -> usize {
+        self.data.as_ref().map_or(0, Blob::decoded_len)
     }
 }
 
@@ -154,49 +201,69 @@ fn group(
     kinesis: &Kinesis,
     entries: &[&Entry<'_>],
     held: &Held,
-    bytes: usize,
 ) -> Result<(Vec<Group>, Vec<Routed>), Error> {
-    let routes = Routes::of(held);
-    let shards = routes.len();
-    // By shard, one more than the place of its group; 0 is none yet.
-    let mut group_of: Vec<u16> = vec![0; shards];
-    let mut groups: Vec<Group> = Vec::new();
-    let mut routed = Vec::with_capacity(entries.len());
-    let mut room = Vec::new();
-    let spread = held.stream.spreads();
-    // From anywhere on, and then one by one.
-    let mut turn = if spread { kinesis.random.next_u64() } else { 0 };
-    for entry in entries {
-        let data = match &entry.data {
-            Some(blob) => blob.decoded(&mut room)?,
-            None => &[],
-        };
-        let explicit = put::hash_key(entry.explicit_hash_key.as_ref())?;
-        let key = entry.partition_key.as_deref().unwrap_or_default();
-        let route = match spread {
-            true => routes.in_turn(turn),
-            false => routes.shard(key, explicit),
-        };
-        turn = turn.wrapping_add(1);
-        let (place, shard) = route.ok_or_else(|| no_shard(held.stream.name.as_str()))?;
-        if group_of[place] == 0 {
-            // An even share, or all of it when there is only one to share.
-            let share = shards.min(entries.len());
-            let batch = RecordBatch::with_capacity(entries.len() / share, bytes / share);
-            groups.push(Group { shard: shard.clone(), batch, bytes: 0, put: Err(LogError::Full) });
-            // As many groups as records, at most.
-            group_of[place] = groups.len() as u16;
+    let (mut groups, mut routed) = route(kinesis, entries, held)?;
+    let limited = kinesis.limited();
+    for (entry, (group, nth)) in entries.iter().zip(&mut routed) {
+        let Group { shard, batch, .. } = &mut groups[*group];
+        if limited {
+            // What cannot be read does not count.
+            put::unreadable(&entry.data).map_or(Ok(()), Err)?;
+            if !kinesis.allow_put(&held.stream, shard, entry.size_bytes()) {
+                continue;
+            }
         }
-        let group = usize::from(group_of[place]) - 1;
-        let batch = &mut groups[group].batch;
-        if !kinesis.allow_put(&held.stream, shard, key.len() + data.len()) {
-            routed.push((group, None));
-            continue;
-        }
-        routed.push((group, Some(batch.len() as u32)));
-        batch.push(key.as_bytes(), data);
+        *nth = Some(batch.len() as u32);
+        let (key, bytes) = (entry.key().as_bytes(), entry.data_bytes());
+        let decode = |out: &mut _| entry.data.iter().try_for_each(|data| data.append_to(out));
+        batch.try_push_with(0, key, bytes, decode)?;
     }
     Ok((groups, routed))
+}
+
+/// Finds the shard of every record. The groups have room for their records, and none of them yet.
+fn route(
+    kinesis: &Kinesis,
+    entries: &[&Entry<'_>],
+    held: &Held,
+) -> Result<(Vec<Group>, Vec<Routed>), Error> {
+    let routes = Routes::of(held);
+    // By shard, one more than the place of its group; 0 is none yet.
+    let mut group_of: Vec<u16> = vec![0; routes.len()];
+    let mut found: Vec<(&Shard, usize, usize)> = Vec::new();
+    let mut routed = Vec::with_capacity(entries.len());
+    let spread = held.stream.spreads();
+    // From anywhere on, and then one by one.
+    let turn = if spread { kinesis.random.next_u64() } else { 0 };
+    // The only shard takes every key, and one that takes turns none: then there is nothing to hash.
+    let hashed = match spread || routes.len() == 1 {
+        true => Vec::new(),
+        false => HashKey::of_each(entries.iter().map(|entry| entry.key().as_bytes())),
+    };
+    for (n, entry) in entries.iter().enumerate() {
+        let explicit = put::hash_key(entry.explicit_hash_key.as_ref())?;
+        let route = match hashed.get(n) {
+            Some(hashed) => routes.by_hash(explicit.unwrap_or(*hashed)),
+            None => routes.in_turn(turn.wrapping_add(n as u64)),
+        };
+        let (place, shard) = route.ok_or_else(|| no_shard(held.stream.name.as_str()))?;
+        if group_of[place] == 0 {
+            found.push((shard, 0, 0));
+            // As many groups as records, at most.
+            group_of[place] = found.len() as u16;
+        }
+        let group = usize::from(group_of[place]) - 1;
+        let (_, count, bytes) = &mut found[group];
+        (*count, *bytes) = (*count + 1, *bytes + entry.size_bytes());
+        routed.push((group, None));
+    }
+    let group = |(shard, count, bytes): (&Shard, usize, usize)| Group {
+        shard: shard.clone(),
+        batch: RecordBatch::with_capacity(count, bytes),
+        bytes: 0,
+        put: Err(LogError::Full),
+    };
+    Ok((found.into_iter().map(group).collect(), routed))
 }
 
 /// Appends each group to its shard, all at once.
@@ -221,7 +288,7 @@ async fn append(kinesis: &Kinesis, groups: &mut [Group], data_key: Option<DataKe
 /// Puts what met a shard that was closed meanwhile into the shards that follow it.
 async fn put_again(
     kinesis: &Kinesis,
-    entries: &[&Entry<'_>],
+    request: &Request<'_>,
     held: &Held,
     groups: &mut Vec<Group>,
     routed: &mut [Routed],
@@ -238,9 +305,9 @@ async fn put_again(
         let Ok(Some(held)) = kinesis.rerouted(&held.stream, &shards).await else { break };
         // Encryption may have been started or stopped while they waited.
         let Ok(data_key) = kinesis.data_key(&held.stream) else { break };
+        let entries = request.entries();
         let those: Vec<&Entry<'_>> = again.iter().map(|n| entries[*n]).collect();
-        let bytes = those.iter().map(|e| e.size_bytes()).sum();
-        let (mut more, moved) = group(kinesis, &those, &held, bytes)?;
+        let (mut more, moved) = group(kinesis, &those, &held)?;
         append(kinesis, &mut more, data_key).await;
         from = groups.len();
         for (n, (group, nth)) in again.into_iter().zip(moved) {
@@ -286,13 +353,15 @@ fn count(kinesis: &Kinesis, stream: &Stream, groups: &[Group], routed: &[Routed]
 }
 
 fn answer(
+    totals: &Totals,
     format: Format,
-    stream: &Stream,
+    held: &Held,
     groups: &[Group],
     routed: &[Routed],
     bytes: usize,
     data_key: Option<DataKeyId>,
 ) -> Result<Bytes, Error> {
+    let stream = &held.stream;
     if groups.iter().all(|g| g.put == Err(LogError::NotFound)) {
         // Deleted while this call was under way.
         return Err(not_found(stream.name.as_str(), &stream.scope));
@@ -310,7 +379,8 @@ fn answer(
         let Group { shard, put, .. } = &groups[*group];
         match (put, nth) {
             (Ok(range), Some(nth)) => {
-                Told::Put { number: shard.sequence_number(range.nth(*nth)), shard: shard.id }
+                let number = shard.sequence_number(range.nth(*nth));
+                Told::Put { number, shard: shard.id, group: *group }
             }
             (_, None) => {
                 let text = full.get(*group).map_or(INTERNAL.1, String::as_str);
@@ -324,11 +394,10 @@ fn answer(
         }
     });
     let reply = reply::put_records(format, failed, entries, data_key.is_some())?;
-    metrics::counter!("hydrant_kinesis_records_put_total")
-        .increment((routed.len() - failed) as u64);
-    metrics::counter!("hydrant_kinesis_records_refused_total").increment(failed as u64);
+    totals.records_put.increment((routed.len() - failed) as u64);
+    totals.records_refused.increment(failed as u64);
     if failed == 0 {
-        metrics::counter!("hydrant_kinesis_bytes_put_total").increment(bytes as u64);
+        totals.bytes_put.increment(bytes as u64);
     }
     Ok(reply)
 }

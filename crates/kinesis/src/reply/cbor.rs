@@ -26,7 +26,7 @@ pub(super) fn put_records<'a>(
     for entry in entries {
         out.map(2);
         match entry {
-            Entry::Put { number, shard } => {
+            Entry::Put { number, shard, .. } => {
                 out.text("SequenceNumber").shown(number).text("ShardId").shown(shard)
             }
             Entry::Refused { code, text } => {

@@ -363,7 +363,7 @@ fn members_of_another_type_are_refused_in_the_words_of_aws() {
 
     let mut room = b"x".to_vec();
     assert_eq!(asked.blob.unwrap().decoded(&mut room), Ok(&b"a"[..]));
-    let base64 = |text: &'static str| Blob::Base64(text.into());
+    let base64 = |text: &'static str| Blob::Base64(text.as_bytes().into());
     let blob = |text| base64(text).decoded(&mut vec![]).unwrap_err().message;
     assert_eq!(
         blob("abc"),
@@ -379,4 +379,23 @@ fn members_of_another_type_are_refused_in_the_words_of_aws() {
         "'YR==' can not be converted to a Blob: Invalid last non-pad Base64 character dectected"
     );
     assert_eq!(base64("YWI=").decoded_len(), 2);
+}
+
+proptest::proptest! {
+    #[test]
+    fn both_decoders_of_base64_agree(
+        text in "[A-Da-d018+/]{0,90}={0,3}|[A-Za-z0-9+/]{0,90}[AQg=*\n]{0,2}=?",
+    ) {
+        use base64::Engine as _;
+        let blob = crate::shape::Blob::Base64(text.as_bytes().into());
+        let mut out = b"before".to_vec();
+        let appended = blob.append_to(&mut out);
+        let want = base64::engine::general_purpose::STANDARD.decode(&text);
+        proptest::prop_assert_eq!(appended.is_ok(), want.is_ok());
+        let decoded = want.unwrap_or_default();
+        proptest::prop_assert_eq!(&out, &[b"before", &decoded[..]].concat());
+        if appended.is_ok() {
+            proptest::prop_assert_eq!(blob.decoded_len(), decoded.len());
+        }
+    }
 }
