@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::sql::ast::Location;
 
 #[test]
 fn a_pipe_keeps_its_copy_as_written() {
