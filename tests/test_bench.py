@@ -60,6 +60,8 @@ def test_idle_streams_stay(server):
     made = [name for name in kinesis.list_streams()["StreamNames"] if name.startswith("bench-idle-")]
     assert made == [f"bench-idle-{n}" for n in range(5)]
     for name in made:
+        kinesis.get_waiter("stream_exists").wait(
+            StreamName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
         kinesis.delete_stream(StreamName=name)
 
 
