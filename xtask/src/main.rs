@@ -10,6 +10,7 @@ mod bench;
 mod ci;
 mod counts;
 mod fuzz;
+mod kept;
 mod process;
 mod setup;
 mod tally;

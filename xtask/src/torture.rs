@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::kept::{split, thousands};
 use crate::process::{cargo, root};
-use crate::{setup, test};
+use crate::{kept, setup, test};
 
 const LEDGER: &str = "docs/reliability.md";
-/// The lines around the ledger's rows.
+/// The line before the ledger's rows.
 const BEGIN: &str = "<!-- kept by `cargo xtask torture` from here on -->";
-const END: &str = "<!-- to here -->";
 const TIMES_OF_A_TURN: &str = "300";
 const SEEDS_OF_A_TURN: u64 = 1_000;
 const CRASHES_OF_A_TURN: &str = "1000000";
@@ -133,8 +133,7 @@ fn read() -> Result<(String, Ledger)> {
 }
 
 fn rows(text: &str) -> Result<Ledger> {
-    let (_, rest) = text.split_once(BEGIN).with_context(|| format!("no `{BEGIN}`"))?;
-    let (table, _) = rest.split_once(END).with_context(|| format!("no `{END}`"))?;
+    let (_, table, _) = split(text, BEGIN)?;
     let mut ledger = Ledger::new();
     for line in table.lines().filter(|line| line.starts_with("| ")).skip(1) {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
@@ -159,32 +158,18 @@ fn enter(more: &[(&str, u64, u64)]) -> Result<()> {
 
 /// The text with these rows.
 fn with(text: &str, ledger: &Ledger) -> Result<String> {
-    let (head, rest) = text.split_once(BEGIN).with_context(|| format!("no `{BEGIN}`"))?;
-    let (_, tail) = rest.split_once(END).with_context(|| format!("no `{END}`"))?;
-    let mut table =
-        format!("{BEGIN}\n\n| what | times | acknowledged | lost |\n|---|---|---|---|\n");
+    let mut table = "| what | times | acknowledged | lost |\n|---|---|---|---|\n".to_owned();
     for (name, (times, acknowledged)) in ledger {
-        let (times, acknowledged) = (thousands(*times), thousands(*acknowledged));
+        let (times, acknowledged) = (thousands(times), thousands(acknowledged));
         table.push_str(&format!("| {name} | {times} | {acknowledged} | 0 |\n"));
     }
-    Ok(format!("{head}{table}\n{END}{tail}"))
-}
-
-fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
+    kept::with(text, BEGIN, &table)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kept::END;
 
     #[test]
     fn the_ledger_is_read_as_it_was_written() {

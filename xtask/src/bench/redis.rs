@@ -9,8 +9,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
 use super::hydrant::{Folder, Process};
-use super::table::{Told, thousands};
+use super::table::Told;
 use super::{Bench, now, sleep};
+use crate::kept::thousands;
 use crate::process::{apt_install, present};
 
 const CONNECTIONS: usize = 4;

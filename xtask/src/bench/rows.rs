@@ -9,8 +9,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::hydrant::{Folder, Server, number};
-use super::table::{Told, thousands};
+use super::table::Told;
 use super::{Bench, redis, sleep, starts};
+use crate::kept::thousands;
 use crate::process::quietly;
 
 /// What the server verifies signatures with, and the load signs with.

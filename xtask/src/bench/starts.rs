@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::Bench;
 use super::hydrant::{Folder, Server, number};
-use super::table::{Told, thousands};
+use super::table::Told;
+use crate::kept::thousands;
 use crate::process::quietly;
 
 const SHARDS: &str = "10000";
