@@ -17,8 +17,9 @@ use crate::{Outcome, Work};
 const SEGMENT_BYTES: u64 = 8 << 20;
 const SHARD: ShardUid = ShardUid(1);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
-/// Appends of one run.
-const APPENDS: usize = 20;
+/// Appends of one run: all the runs together fill less than half a segment, so that no other is
+/// prepared beside them.
+const APPENDS: usize = 10;
 /// Appends in the segment that is scanned: less than half of it, so that no other is prepared.
 const SCANNED: usize = 50;
 
