@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::{kept, setup, test};
 const LEDGER: &str = "docs/reliability.md";
 /// The line before the ledger's rows.
 const BEGIN: &str = "<!-- kept by `cargo xtask torture` from here on -->";
-const TIMES_OF_A_TURN: &str = "300";
+const TIMES_OF_A_TURN: &str = "600";
 const SEEDS_OF_A_TURN: u64 = 1_000;
 const CRASHES_OF_A_TURN: &str = "1000000";
 /// What is cut off, how: the kind as `tests/cutoff.py` takes it, and its name in the ledger.
@@ -33,6 +33,8 @@ const CRASHES: &str = "simulated crashes";
 
 /// How often each thing was done, and how many records or batches were acknowledged meanwhile.
 type Ledger = BTreeMap<String, (u64, u64)>;
+/// A name of the ledger, and what comes to it.
+type Row = (&'static str, u64, u64);
 
 /// Goes on for so long, and a turn at least; false if something was lost.
 pub(crate) fn run(hours: f64) -> Result<bool> {
@@ -42,17 +44,8 @@ pub(crate) fn run(hours: f64) -> Result<bool> {
     let binary = test::binary()?.context("hydrant does not build")?;
     let (begun, patience) = (now(), Duration::from_secs_f64(hours * 3_600.0));
     loop {
-        for (kind, name) in CUTS {
-            let mut command = Command::new(&python);
-            command
-                .args(["tests/cutoff.py", kind, "--times", TIMES_OF_A_TURN])
-                .env("HYDRANT_BINARY", &binary);
-            let said = follow(&mut command)?;
-            let told: Option<Value> = said.last().and_then(|line| serde_json::from_str(line).ok());
-            let Some(told) = told else { return Ok(false) };
-            let count = |what: &str| told.get(what).and_then(Value::as_u64).unwrap_or_default();
-            enter(&[(name, count("times"), count("records acknowledged"))])?;
-        }
+        let Some(cuts) = cut(&python, &binary)? else { return Ok(false) };
+        enter(&cuts)?;
         let mut faults = Command::new(&python);
         faults
             .args(["-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/test_faults.py"])
@@ -68,6 +61,26 @@ pub(crate) fn run(hours: f64) -> Result<bool> {
             return Ok(true);
         }
     }
+}
+
+/// The cuts of a turn, of every kind at a time, as each mostly waits for its disk.
+fn cut(python: &Path, binary: &Path) -> Result<Option<Vec<Row>>> {
+    let of_kind = |(kind, name): (&str, &'static str)| -> Result<_> {
+        let mut command = Command::new(python);
+        command
+            .args(["tests/cutoff.py", kind, "--times", TIMES_OF_A_TURN])
+            .env("HYDRANT_BINARY", binary);
+        let said = follow(&mut command)?;
+        let told: Option<Value> = said.last().and_then(|line| serde_json::from_str(line).ok());
+        Ok(told.map(|told| {
+            let count = |what: &str| told.get(what).and_then(Value::as_u64).unwrap_or_default();
+            (name, count("times"), count("records acknowledged"))
+        }))
+    };
+    std::thread::scope(|threads| {
+        let running = CUTS.map(|cuts| threads.spawn(move || of_kind(cuts)));
+        running.into_iter().map(|one| one.join().ok().context("a count of cuts failed")?).collect()
+    })
 }
 
 #[allow(clippy::disallowed_methods, reason = "how long this command goes on is real time")]
@@ -146,7 +159,7 @@ fn rows(text: &str) -> Result<Ledger> {
 }
 
 /// Adds to the rows of the ledger.
-fn enter(more: &[(&str, u64, u64)]) -> Result<()> {
+fn enter(more: &[Row]) -> Result<()> {
     let (text, mut ledger) = read()?;
     for (name, times, acknowledged) in more {
         let row = ledger.entry((*name).to_owned()).or_default();
