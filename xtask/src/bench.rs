@@ -4,6 +4,7 @@
 //! `bench.json` beside the binary, and with `--write` put into the table of the document.
 
 mod hydrant;
+mod peers;
 mod redis;
 mod rows;
 mod starts;

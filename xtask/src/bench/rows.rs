@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::hydrant::{Folder, Server, number};
 use super::table::Told;
-use super::{Bench, redis, sleep, starts};
+use super::{Bench, peers, redis, sleep, starts};
 use crate::kept::thousands;
 use crate::process::quietly;
 
@@ -122,6 +122,18 @@ pub(super) const ROWS: &[Row] = &[
         what: "Redis XADD of 100 B, `appendfsync always`, 500 in a pipeline",
         target: "to beat",
         measure: redis::xadd,
+    },
+    Row {
+        name: "ferrokinesis",
+        what: "ferrokinesis, PutRecords 500 × 100 B",
+        target: "to beat",
+        measure: peers::ferrokinesis,
+    },
+    Row {
+        name: "kinesis-local",
+        what: "kinesis-local, PutRecords 500 × 100 B",
+        target: "to beat",
+        measure: peers::kinesis_local,
     },
 ];
 

@@ -1,0 +1,125 @@
+//! Other servers of Kinesis's API, under the same load as hydrant in the same run.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use serde_json::{Value, json};
+
+use super::hydrant::{Folder, Process, load, number};
+use super::table::Told;
+use super::{Bench, sleep};
+use crate::kept::thousands;
+use crate::process::{cargo, quietly, root, succeeds};
+
+const FERROKINESIS: &str = "ferrokinesis@0.7.0";
+const KINESIS_LOCAL: &str = "kinesis-local@0.6.2";
+/// They want a signature, and verify none.
+const KEY: &str = "AKIDEXAMPLE:secret";
+const LISTENS_MAX: u32 = 500;
+const LOOK: Duration = Duration::from_millis(20);
+
+/// ferrokinesis, in memory and with its state on the disk, which is what it has that is durable.
+pub(super) fn ferrokinesis(bench: &Bench) -> Result<Told> {
+    let program = installed_by_cargo("ferrokinesis", FERROKINESIS)?;
+    let start = |folder: &Folder, durable: bool| -> Result<(Process, u16)> {
+        let port = free_port()?;
+        let mut command = Command::new(&program);
+        command.args(["--port", &port.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
+        if durable {
+            command.arg("--state-dir").arg(folder.path());
+        }
+        Ok((Process::start(&mut command)?, port))
+    };
+    let memory = puts(bench, |folder| start(folder, false))?;
+    let disk = puts(bench, |folder| start(folder, true))?;
+    let measured = format!("in memory {}; with `--state-dir` {}", told(&memory)?, told(&disk)?);
+    let command = "cargo xtask bench --only ferrokinesis".to_owned();
+    Ok(Told { measured, command, reports: json!([memory, disk]) })
+}
+
+/// kinesis-local, which has nothing durable.
+pub(super) fn kinesis_local(bench: &Bench) -> Result<Told> {
+    let package = installed_by_npm()?;
+    let report = puts(bench, |_| {
+        let (port, tls_port) = (free_port()?, free_port()?);
+        let mut command = Command::new("node");
+        // It reads the certificate that comes with it from where it is started.
+        command
+            .arg("main.js")
+            .current_dir(&package)
+            .env("KINESIS_MOCK_PLAIN_PORT", port.to_string())
+            .env("KINESIS_MOCK_TLS_PORT", tls_port.to_string())
+            .env("SHARD_LIMIT", "100")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Ok((Process::start(&mut command)?, port))
+    })?;
+    let measured = format!("in memory {}", told(&report)?);
+    let command = "cargo xtask bench --only kinesis-local".to_owned();
+    Ok(Told { measured, command, reports: report })
+}
+
+/// The report of puts of 500 × 100 B at a server that `start` starts.
+fn puts(bench: &Bench, start: impl Fn(&Folder) -> Result<(Process, u16)>) -> Result<Value> {
+    let folder = Folder::new()?;
+    let (server, port) = start(&folder)?;
+    listens(port)?;
+    let (endpoint, id) = (format!("http://127.0.0.1:{port}"), server.id().to_string());
+    let server_is = ["--endpoint", &endpoint, "--server-pid", &id, "--access-key", KEY];
+    let seconds = bench.seconds.to_string();
+    load(
+        bench,
+        &[&["put", "--record-bytes", "100", "--seconds", &seconds], &server_is[..]].concat(),
+    )
+}
+
+fn told(report: &Value) -> Result<String> {
+    Ok(format!(
+        "{} records/s, **{}** a second of its processor time",
+        thousands(number(report, "/records_a_second")?),
+        thousands(number(report, "/records_a_server_cpu_second")?),
+    ))
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn listens(port: u16) -> Result<()> {
+    for _ in 0..LISTENS_MAX {
+        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            return Ok(());
+        }
+        sleep(LOOK);
+    }
+    bail!("nothing listens on port {port}")
+}
+
+/// Where what is installed for this alone lies.
+fn folder() -> PathBuf {
+    root().join("target/peers")
+}
+
+fn installed_by_cargo(name: &str, version: &str) -> Result<PathBuf> {
+    let program = folder().join("bin").join(name);
+    if !program.is_file() {
+        let place = folder();
+        let words = ["install", "--locked", "--root", &place.to_string_lossy(), version];
+        ensure!(succeeds(&mut cargo(&words))?, "{version} does not install");
+    }
+    Ok(program)
+}
+
+/// The folder of the package.
+fn installed_by_npm() -> Result<PathBuf> {
+    let package = folder().join("node_modules/kinesis-local");
+    if !package.join("main.js").is_file() {
+        let mut command = Command::new("npm");
+        command.args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(folder());
+        quietly(command.arg(KINESIS_LOCAL))?;
+    }
+    Ok(package)
+}
