@@ -3,12 +3,19 @@
 //! Synchronous, because the core of the log is a state machine that one thread drives; a simulated
 //! disk that loses what was not synced is the second implementation.
 
+mod blocks;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+#[cfg(test)]
+pub(crate) use self::blocks::BlockFile;
+#[cfg(not(test))]
+use self::blocks::BlockFile;
 
 /// Buffers in one call of `pwritev`, as Linux bounds it.
 const VECTORS_MAX: usize = 1_024;
@@ -22,6 +29,13 @@ pub trait Disk: Send + Sync + 'static {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Opens a file to read and write.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+    /// Opens a file that is written from front to back, each write where the last one ended or over
+    /// what that one wrote. The disk may write whole blocks: the bytes between the end of a write and
+    /// the end of its block, none of them behind the end of the file, may become zeros. The caller's
+    /// duty: nothing else writes to the file meanwhile.
+    fn open_to_append(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(path)
+    }
     /// Gives a file another name, replacing whatever had it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Gives a file a second name; fails if something has it.
@@ -70,6 +84,14 @@ impl Disk for RealDisk {
         Ok(Arc::new(OpenOptions::new().read(true).write(true).open(path)?))
     }
 
+    fn open_to_append(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.open(path)?;
+        Ok(match open_direct(path) {
+            Some((direct, block)) => Arc::new(BlockFile::new(file, Arc::new(direct), block)?),
+            None => file,
+        })
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
     }
@@ -95,6 +117,34 @@ impl Disk for RealDisk {
         let fs = rustix::fs::statvfs(dir)?;
         Ok(fs.f_bavail.saturating_mul(fs.f_frsize))
     }
+}
+
+/// A file to be written past the page cache, in blocks of so many bytes. None where its file system has
+/// no such thing.
+#[cfg(target_os = "linux")]
+fn open_direct(path: &Path) -> Option<(File, usize)> {
+    use rustix::fs::{AtFlags, OFlags, StatxFlags};
+
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(OFlags::DIRECT.bits().cast_signed());
+    let file = options.open(path).ok()?;
+    // Kernels before 6.1 do not say what they want; a page is enough for any.
+    let told = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN)
+        .ok()
+        .filter(|told| StatxFlags::from_bits_retain(told.stx_mask).contains(StatxFlags::DIOALIGN));
+    let block = match told {
+        // This file takes none.
+        Some(told) if told.stx_dio_offset_align == 0 => return None,
+        Some(told) => told.stx_dio_offset_align.max(told.stx_dio_mem_align) as usize,
+        None => blocks::BLOCK_BYTES_MIN,
+    };
+    let block = block.max(blocks::BLOCK_BYTES_MIN);
+    (block.is_power_of_two() && block <= blocks::BLOCK_BYTES_MAX).then_some((file, block))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_direct(_: &Path) -> Option<(File, usize)> {
+    None
 }
 
 /// The machine's file system, for whoever only looks: what would change it is refused.

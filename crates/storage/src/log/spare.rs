@@ -87,7 +87,7 @@ pub(super) fn new_segment(
     let salt = random.bytes();
     let header = SegmentHeader { no, salt, created_ms, floor_ms, stands_for: None };
     let make = || -> Result<_, NewSegmentError> {
-        let file = shared.dir.disk.open(&shared.dir.file(&spare))?;
+        let file = shared.dir.disk.open_to_append(&shared.dir.file(&spare))?;
         file.write_at(&[IoSlice::new(&header.encode())], 0)?;
         file.sync().map_err(NewSegmentError::Sync)?;
         shared.dir.rename(&spare, &segment_name(no))?;
@@ -115,8 +115,9 @@ pub(super) fn prewrite_spare(shared: &Shared) -> io::Result<()> {
     let name = spare_name(shared);
     let path = shared.dir.file(&name);
     let fill = || {
-        let file = shared.dir.disk.create(&path)?;
-        file.allocate(bytes)?;
+        shared.dir.disk.create(&path)?.allocate(bytes)?;
+        // Zeros in the page cache would be there for nobody.
+        let file = shared.dir.disk.open_to_append(&path)?;
         let zeros = vec![0; ZEROS_BYTES];
         let mut at = 0;
         while at < bytes {

@@ -33,6 +33,9 @@ impl Disk for FaultyDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         Ok(Arc::new(FaultyFile(RealDisk.open(path)?, self.0.clone())))
     }
+    fn open_to_append(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(FaultyFile(RealDisk.open_to_append(path)?, self.0.clone())))
+    }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         RealDisk.rename(from, to)
     }

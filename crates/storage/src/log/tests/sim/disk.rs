@@ -10,10 +10,12 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Draw;
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{BlockFile, Disk, DiskFile};
 
 /// What a disk writes whole or not at all, when it keeps its word.
 const SECTOR_BYTES: usize = 512;
+/// What a file that is appended to is written in.
+const BLOCK_BYTES: usize = 4_096;
 
 /// What is told to whoever watches the disk, before the operation takes effect.
 pub(super) type Watch = fn(&'static str);
@@ -394,6 +396,16 @@ impl Disk for SimDisk {
         }
         let inode = state.names.get(&name_of(path)).copied().ok_or(io::ErrorKind::NotFound)?;
         Ok(Arc::new(Handle(self.clone(), inode)))
+    }
+
+    fn open_to_append(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.open(path)?;
+        let inode = self.0.lock().names.get(&name_of(path)).copied();
+        // Half of the files are on a file system that takes no blocks.
+        Ok(match inode.is_some_and(|inode| inode % 2 == 0) {
+            true => Arc::new(BlockFile::new(file.clone(), file, BLOCK_BYTES)?),
+            false => file,
+        })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
