@@ -19,6 +19,11 @@ pub(crate) const BLOCK_BYTES_MAX: usize = 64 << 10;
 /// Most bytes gathered at a time, and so the size of a file's buffer.
 const GATHERED_BYTES_MAX: usize = 4 << 20;
 
+/// Whether there is no room, rather than something the matter.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// A file that is written in whole blocks, and read as any other.
 ///
 /// Guarantee: where the file ends, and every byte of it outside of what was written, is as it would be
@@ -70,6 +75,10 @@ impl DiskFile for BlockFile {
             match direct.write_at(&*self.file, buffers, at) {
                 // The file system takes no such writes, or not everywhere in this file.
                 Err(e) if e.kind() == io::ErrorKind::InvalidInput => *blocks = None,
+                // The file system is full, or the disk below it, which promised the room and does not
+                // have it. Only the first refuses the write through the cache, too; the second fails
+                // the sync, and what is on it is unknown.
+                Err(e) if is_full(&e) => direct.tail.clear(),
                 done => return done,
             }
         }

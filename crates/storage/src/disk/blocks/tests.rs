@@ -189,12 +189,25 @@ fn a_file_that_refuses_blocks_is_written_as_any_other() {
 }
 
 #[test]
+fn a_disk_without_room_is_asked_in_the_ordinary_way() {
+    let (_dir, path) = used_file(FILE_BYTES);
+    let (file, direct) = strict(&path, 1, io::ErrorKind::StorageFull);
+    let mut at = 0;
+    for size in [5_000, 9_000, 3_000] {
+        file.write_at(&[IoSlice::new(&content(at, size))], at).unwrap();
+        at += size;
+    }
+    assert_eq!(direct.writes.load(Ordering::Relaxed), 3, "it may have room again");
+    assert!(std::fs::read(&path).unwrap()[..at as usize] == content(0, at));
+}
+
+#[test]
 fn a_write_that_fails_changes_nothing_before_it_and_can_be_made_again() {
     let (_dir, path) = used_file(FILE_BYTES);
-    let (file, _) = strict(&path, 1, io::ErrorKind::StorageFull);
+    let (file, _) = strict(&path, 1, io::ErrorKind::Other);
     file.write_at(&[IoSlice::new(&content(0, 5_000))], 0).unwrap();
-    let full = file.write_at(&[IoSlice::new(&[7; 9_000])], 5_000);
-    assert_eq!(full.unwrap_err().kind(), io::ErrorKind::StorageFull);
+    let failed = file.write_at(&[IoSlice::new(&[7; 9_000])], 5_000);
+    assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::Other);
     assert!(std::fs::read(&path).unwrap()[..5_000] == content(0, 5_000));
     file.write_at(&[IoSlice::new(&content(5_000, 10))], 5_000).unwrap();
     file.write_at(&[IoSlice::new(&content(5_010, 9_000))], 5_010).unwrap();
