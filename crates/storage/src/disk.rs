@@ -69,6 +69,11 @@ pub trait DiskFile: Send + Sync + 'static {
     fn will_need(&self, _at: u64, _len: u64) {}
 }
 
+/// Whether a disk has no room, rather than something the matter.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// The machine's file system.
 #[derive(Debug)]
 pub struct RealDisk;

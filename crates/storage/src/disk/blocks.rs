@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::DiskFile;
+use super::{DiskFile, is_full};
 
 /// The shortest block: a page, which is what file systems allot by.
 pub(crate) const BLOCK_BYTES_MIN: usize = 4 << 10;
@@ -18,11 +18,6 @@ pub(crate) const BLOCK_BYTES_MIN: usize = 4 << 10;
 pub(crate) const BLOCK_BYTES_MAX: usize = 64 << 10;
 /// Most bytes gathered at a time, and so the size of a file's buffer.
 const GATHERED_BYTES_MAX: usize = 4 << 20;
-
-/// Whether there is no room, rather than something the matter.
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
 
 /// A file that is written in whole blocks, and read as any other.
 ///

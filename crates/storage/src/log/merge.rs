@@ -18,9 +18,8 @@ use super::directory::{Directory, Entry};
 use super::frame::{HEADER_BYTES, Header, Kind};
 use super::segment::{DATA_START, RESERVED_BYTES, SegmentHeader};
 use super::shared::{Segment, Shared, unavailable, write_file};
-use super::spare::is_full;
 use super::upkeep::{Kept, free};
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, is_full};
 use crate::planted::{Bug, planted};
 
 /// A segment of which less than one part in so many is kept is worth a copy.

@@ -17,11 +17,6 @@ const ZEROS_BYTES: usize = 1 << 20;
 /// that one's number instead.
 const NEW_SPARE: &str = "spare-new-";
 
-/// Whether the disk has no room, rather than something the matter.
-pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
 /// Why there is no new segment.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NewSegmentError {

@@ -15,7 +15,8 @@ use tokio::sync::oneshot;
 
 use super::merge;
 use super::shared::{Frames, Segment, Shared, write_file};
-use super::spare::{is_full, prewrite_spare, spare_name};
+use super::spare::{prewrite_spare, spare_name};
+use crate::disk::is_full;
 use crate::planted::{Bug, planted};
 
 /// Most files kept for segments to come.

@@ -16,9 +16,9 @@ use super::frame::{HEADER_BYTES, Header, Kind, frame_bytes};
 use super::queue::{Append, Command, Queue, Taken};
 use super::segment::{DATA_START, RESERVED_BYTES};
 use super::shared::{Frames, Segment, Shared};
-use super::spare::{NewSegmentError, is_full, new_segment, prepare_spare};
+use super::spare::{NewSegmentError, new_segment, prepare_spare};
 use super::upkeep::Upkeep;
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, is_full};
 use crate::planted::{Bug, planted};
 
 /// Most bytes of one group, unless a single frame is larger.

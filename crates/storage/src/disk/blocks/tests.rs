@@ -1,3 +1,5 @@
+//! Appends in blocks against a file in memory, on a real directory and on one that refuses.
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
