@@ -19,10 +19,10 @@ const TRUSTED_AFTER: Duration = Duration::from_secs(600);
 /// The clock of the machine, except while it shows a moment that cannot have come yet.
 ///
 /// Guarantee: within a process a leap ahead of more than [`LEAP_MAX`] shows only if it lasts for
-/// [`TRUSTED_AFTER`]; what the clock showed before goes on meanwhile. Steps back show at once, since
-/// whoever numbers by time holds the last moment anyway. Where time was never counted evenly
-/// ([`Clock::uptime`]) the clock is followed wherever it goes; where it only fails to be for a while,
-/// a leap waits for it.
+/// [`TRUSTED_AFTER`], as far as the looks show, one a minute at least; what the clock showed before goes
+/// on meanwhile. Steps back show at once, since whoever numbers by time holds the last moment anyway.
+/// Where time was never counted evenly ([`Clock::uptime`]) the clock is followed wherever it goes; where
+/// it only fails to be for a while, a leap waits for it.
 pub(super) struct Steady {
     clock: Arc<dyn Clock>,
     state: Mutex<Option<Trusted>>,

@@ -273,6 +273,10 @@ pub(super) fn step_clock() {
     let by = Duration::from_millis(sim.draw.below(7_200_000));
     let clock = &sim.clock;
     clock.right();
+    // As a server does every minute: it knows of a leap that was undone before the next.
+    if let Some(log) = sim.log.borrow().as_ref() {
+        log.shared.clock.now();
+    }
     match sim.draw.below(10) {
         0 => clock.wall.set(clock.now().minus(hours(24))),
         1 => clock.wall.set(clock.now().minus(by)),
