@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 
@@ -46,9 +47,11 @@ pub(crate) fn only(name: &str) -> Result<Tally> {
 
 /// Runs the workspace's tests, passing their output on and summing their closing lines.
 fn rust(clients: &Clients) -> Result<Tally> {
-    println!("\n$ cargo test --workspace --no-fail-fast");
+    let seed = first_seed();
+    println!("\n$ HYDRANT_SEED_FIRST={seed} cargo test --workspace --no-fail-fast");
     let mut child = cargo(&["test", "--workspace", "--no-fail-fast"])
         .env("HYDRANT_TEST_POSTGRES", setup::told_postgres(&clients.postgres))
+        .env("HYDRANT_SEED_FIRST", seed)
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot run cargo test")?;
@@ -67,6 +70,15 @@ fn rust(clients: &Clients) -> Result<Tally> {
         sum.add(Tally::failure("cargo test --workspace did not finish"));
     }
     Ok(sum)
+}
+
+/// The first seed of the simulations: the environment's, or one that no run had before.
+#[allow(clippy::disallowed_methods, reason = "seeds that were never run come from the real time")]
+fn first_seed() -> String {
+    std::env::var("HYDRANT_SEED_FIRST").unwrap_or_else(|_| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        now.as_secs().to_string()
+    })
 }
 
 /// Runs the acceptance suites, or one of them, against the built binary.
