@@ -74,6 +74,12 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// Whether a disk no longer does what it is asked, which no later try mends.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::IO | Errno::ROFS))
+}
+
 /// The machine's file system.
 #[derive(Debug)]
 pub struct RealDisk;

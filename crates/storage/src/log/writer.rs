@@ -18,7 +18,7 @@ use super::segment::{DATA_START, RESERVED_BYTES};
 use super::shared::{Frames, Segment, Shared};
 use super::spare::{NewSegmentError, new_segment, prepare_spare};
 use super::upkeep::Upkeep;
-use crate::disk::{DiskFile, is_full};
+use crate::disk::{DiskFile, is_full, is_gone};
 use crate::planted::{Bug, planted};
 
 /// Most bytes of one group, unless a single frame is larger.
@@ -406,8 +406,10 @@ impl Writer {
         tracing::warn!(%error, "no new segment for the log");
         match error {
             NewSegmentError::Io(e) if is_full(e) => return LogError::Full,
-            NewSegmentError::Io(_) => {}
-            NewSegmentError::Sync(_) => self.shared.fail(&error.to_string()),
+            NewSegmentError::Io(e) if !is_gone(e) => {}
+            NewSegmentError::Io(_) | NewSegmentError::Sync(_) => {
+                self.shared.fail(&error.to_string())
+            }
         }
         LogError::Unavailable(format!("a new segment for the log: {error}"))
     }

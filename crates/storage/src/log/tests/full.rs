@@ -319,3 +319,55 @@ async fn futures_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Outp
     .await;
     done.into_iter().map(Option::unwrap).collect()
 }
+
+/// A disk on which nothing new can be made, for a reason that a later try does not mend.
+struct GoneDisk(AtomicBool);
+
+impl Disk for GoneDisk {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        if self.0.load(Ordering::SeqCst) {
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
+        }
+        RealDisk.create(path)
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        RealDisk.open(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.link(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        RealDisk.list(dir)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(dir)
+    }
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        RealDisk.free_bytes(dir)
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_is_gone_when_a_segment_is_made_ends_the_process() {
+    let bench = Bench::new();
+    let said = Arc::new(SyncMutex::new(Vec::new()));
+    let fatal: Fatal = Arc::new({
+        let said = said.clone();
+        move |reason| said.lock().push(reason.to_owned())
+    });
+    let disk = Arc::new(GoneDisk(AtomicBool::new(true)));
+    let log = bench.open_on(disk, options(64 << 10), fatal).unwrap();
+    log.create(A, DAY).await.unwrap();
+    for _ in 0..2 {
+        let refused = log.append(A, batch(&["lost"])).await;
+        assert!(matches!(refused, Err(LogError::Unavailable(_))), "{refused:?}");
+    }
+    assert_eq!(said.lock().len(), 1, "once");
+    close(log).await;
+}
