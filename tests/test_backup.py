@@ -3,13 +3,16 @@ before the point is there, at its sequence number and with its bytes; what comes
 everything that the lost one gave out.
 """
 
+import contextlib
 import json
 import re
 import shutil
+import socket
 import subprocess
 import threading
 import time
 
+import botocore.exceptions
 import pytest
 
 import hydrant
@@ -238,3 +241,163 @@ def test_a_source_whose_slot_went_on_says_what_is_lost(start, start_postgres, tm
         source.until("streaming")
         source.caught_up()
         assert "after" in {row["after"]["v"] for row in source.changes()}
+
+
+class Door:
+    """The way to a server, which can be shut: then nobody is let in, and those inside are put out."""
+
+    def __init__(self, address):
+        self.address, self.is_open, self.inside = address, True, set()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = "http://127.0.0.1:{}".format(self.listener.getsockname()[1])
+        threading.Thread(target=self.keep, daemon=True).start()
+
+    def keep(self):
+        while True:
+            try:
+                here, _ = self.listener.accept()
+            except OSError:
+                return
+            with contextlib.suppress(OSError):
+                if not self.is_open:
+                    here.close()
+                    continue
+                there = socket.create_connection(self.address)
+                self.inside |= {here, there}
+                for one, other in [(here, there), (there, here)]:
+                    threading.Thread(target=self.pass_on, args=[one, other], daemon=True).start()
+
+    def pass_on(self, one, other):
+        with contextlib.suppress(OSError):
+            while data := one.recv(1 << 16):
+                other.sendall(data)
+        for end in (one, other):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+            self.inside.discard(end)
+
+    def shut(self):
+        self.is_open = False
+        for end in list(self.inside):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self):
+        self.shut()
+        self.listener.close()
+
+
+def segments(server):
+    """Bytes of the segments on the disk that are complete or written, and how many were fetched."""
+    files = list((server.data / "log").iterdir())
+    numbered = [file for file in files if re.fullmatch(r"\d+\.seg|\d+-\d+\.cold", file.name)]
+    return len(numbered), sum(file.name.endswith(".fetched") for file in files)
+
+
+def first(kinesis, shard, **start):
+    """The first record that a shard has from there on."""
+    place = kinesis.get_shard_iterator(StreamName="s", ShardId=shard, **start)["ShardIterator"]
+    while True:
+        page = kinesis.get_records(ShardIterator=place, Limit=10)
+        if page["Records"]:
+            return page["Records"][0]
+        place = page["NextShardIterator"]
+
+
+def test_old_segments_are_read_from_the_archive(start, tmp_path):
+    store = start(data=tmp_path / "store")
+    store.client("s3").create_bucket(Bucket="archive")
+    door = Door(store.aws_address)
+    try:
+        reads_from_the_archive(start, tmp_path, door)
+    finally:
+        door.close()
+
+
+def reads_from_the_archive(start, tmp_path, door):
+    reach = ["--archive-endpoint", door.url, "--archive-access-key", ":".join(KEY)]
+    url = ["--archive-url", "s3://archive/a"]
+    archive = [*url, "--archive-interval-seconds", "1", *reach]
+    server = start("--segment-mib", "16", "--tail-cache-mib", "1", *archive, "--local-retention", "1s",
+                   "--archive-cache-mib", "32", data=tmp_path / "a")
+    kinesis = server.client("kinesis")
+    arn = make_stream(kinesis, "s", shards=2)
+    told = put(kinesis, 100)
+
+    def archived():
+        """segments are in the archive only"""
+        return (gauge(server, "hydrant_log_archived_segments") or 0) >= 3
+
+    eventually(archived, seconds=240)
+    assert segments(server)[0] <= 4
+    assert stored(kinesis) == told
+    assert gauge(server, "hydrant_log_fetched_segments_total") >= 3
+    assert gauge(server, "hydrant_log_fetched_bytes_total") > 3 << 23
+    assert segments(server)[1] <= 2
+
+    server.kill()
+    server.start()
+    kinesis = server.client("kinesis")
+    assert archived()
+    assert stored(kinesis) == told
+    shard, wanted = next((shard, number) for shard, number in list(told)[10:])
+    record = first(kinesis, shard, ShardIteratorType="AT_SEQUENCE_NUMBER",
+                   StartingSequenceNumber=wanted)
+    assert record["Data"] == told[shard, wanted]
+    arrived = record["ApproximateArrivalTimestamp"]
+    record = first(kinesis, shard, ShardIteratorType="AT_TIMESTAMP", Timestamp=arrived)
+    assert record["ApproximateArrivalTimestamp"] == arrived
+    consumer = kinesis.register_stream_consumer(StreamARN=arn, ConsumerName="c")["Consumer"]
+
+    def pushed():
+        """a consumer is pushed what is in the archive"""
+        with contextlib.suppress(kinesis.exceptions.ResourceInUseException):
+            reply = kinesis.subscribe_to_shard(
+                ConsumerARN=consumer["ConsumerARN"], ShardId=shard,
+                StartingPosition={"Type": "TRIM_HORIZON"})
+            for event in reply["EventStream"]:
+                if records := event["SubscribeToShardEvent"]["Records"]:
+                    reply["EventStream"].close()
+                    return records[0]["Data"]
+
+    assert eventually(pushed, seconds=60) in told.values()
+
+    # Without the bucket only what is in it cannot be read.
+    server.kill()
+    door.shut()
+    server.start()
+    kinesis = server.client("kinesis")
+    with pytest.raises(botocore.exceptions.ClientError) as failed:
+        first(kinesis, shard, ShardIteratorType="TRIM_HORIZON")
+    assert failed.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500
+    assert "an archived segment cannot be read" in server.said()
+    new = put(kinesis, 4, size=10)
+    for (of, number), data in new.items():
+        record = first(kinesis, of, ShardIteratorType="AT_SEQUENCE_NUMBER",
+                       StartingSequenceNumber=number)
+        assert record["Data"] == data
+    door.is_open = True
+    assert stored(kinesis) == told | new
+
+    # The tools know, and a copy has everything.
+    assert "segments are in the archive only" in run("log", "verify", "--data-dir", server.data)
+    backup = ["backup", "--data-dir", server.data, "--to", tmp_path / "backup"]
+    assert "name that with --archive-url" in run(*backup, fails=True)
+    run(*backup, *url, *reach)
+    server.kill()
+    anywhere = [part for flag in ("--listen", "--pg-listen", "--admin-listen")
+                for part in (flag, "127.0.0.1:0")]
+    said = run("serve", "--data-dir", server.data, *anywhere, fails=True)
+    assert "name it with --archive-url" in said
+    said = run("serve", "--data-dir", server.data, *anywhere, "--local-retention", "1d", fails=True)
+    assert "--local-retention needs --archive-url" in said
+    run("restore", "--from", tmp_path / "backup", "--data-dir", tmp_path / "b")
+    again = start(data=tmp_path / "b")
+    assert stored(again.client("kinesis")) == told | new
+    again.kill()
+    server.start()
+    assert server.stop() == 0
+    run("restore", "--from", "s3://archive/a", "--data-dir", tmp_path / "c", *reach)
+    again = start(data=tmp_path / "c")
+    assert stored(again.client("kinesis")) == told | new

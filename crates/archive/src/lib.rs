@@ -26,6 +26,10 @@
 //! what it was, is noticed, and the point is begun anew; what was put before need not be put again. A
 //! stream that is deleted while a point is made may be in it without its records.
 //!
+//! **What is only here.** A server may let go of the file of a segment that its newest point names. Each
+//! later point names it as well, for as long as the directory has the segment's index, so that it is
+//! removed here after it has expired there.
+//!
 //! **Who writes.** The number of a point is claimed by a put that fails if the object exists. A writer whose
 //! newest point is not its own, or the one it was restored from, stops: a server that was believed lost
 //! cannot remove what its successor needs. Nothing is removed but right after a claim.
@@ -36,6 +40,7 @@ mod manifest;
 mod point;
 mod prune;
 mod restore;
+mod segments;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -51,6 +56,7 @@ use hydrant_storage::ControlCopy;
 pub use error::ArchiveError;
 pub use point::{Archive, Keep, Options, Taken, Took};
 pub use restore::{RESTORING, Restored, restore};
+pub use segments::Segments;
 pub use target::{StoreSettings, Target};
 pub use worker::run;
 

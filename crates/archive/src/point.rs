@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use crate::identity::Identity;
 use crate::manifest::{File, MANIFEST_BYTES_MAX, Manifest, Piece};
 use crate::prune::Kept;
+use crate::segments::Settled;
 use crate::upload::Reading;
 use crate::{ArchiveError, NamedFiles, Target, blocking};
 
@@ -52,6 +53,8 @@ pub struct Options {
     pub secrets: bool,
     /// Which older points stay.
     pub keep: Keep,
+    /// Where segments are that the directory itself does not have any more, if that is elsewhere.
+    pub archived_in: Option<Target>,
 }
 
 /// A point that was taken.
@@ -84,6 +87,8 @@ pub struct Archive {
     random: Arc<Random>,
     /// What is known of the archive; none until it was looked at.
     state: Mutex<Option<State>>,
+    /// The segments that the newest point names.
+    pub(crate) settled: Settled,
 }
 
 /// What this process knows of the archive.
@@ -101,7 +106,8 @@ impl Archive {
         clock: Arc<dyn Clock>,
         random: Arc<Random>,
     ) -> Self {
-        Self { target, options, clock, random, state: Mutex::new(None) }
+        let (state, settled) = (Mutex::new(None), Settled::default());
+        Self { target, options, clock, random, state, settled }
     }
 
     /// Takes a point, if anything was written since the newest one. What was acknowledged before the
@@ -192,8 +198,11 @@ impl Archive {
         }
         if let Some(newest) = newest.as_ref().filter(|newest| !identity.may_follow(newest)) {
             let writer = newest.writer.clone();
+            self.settled.set(None);
             return Err(ArchiveError::Taken { writer, number: newest.number });
         }
+        // What another one claimed may still be removed by that one.
+        self.settled.set(newest.as_ref().filter(|newest| newest.writer == identity.id));
         Ok(State { identity, newest, kept })
     }
 
@@ -298,7 +307,11 @@ impl Archive {
             let index = index.and_then(|name| known.of_life(&name, &segment.life));
             return Ok(before.into_iter().chain(index).cloned().collect());
         }
-        let life = Some(segment.life.clone());
+        if let Some(receipt) = &segment.receipt {
+            let mut files = vec![self.put_archived(segment, receipt).await?];
+            files.extend(self.put_index(segment, index).await?);
+            return Ok(files);
+        }
         let file = Reading::open(&self.options.data_dir, &path).await?;
         let mut pieces = self.still_good(&file, before, segment.bytes).await?;
         let mut from: u64 = pieces.iter().map(|p| p.bytes).sum();
@@ -315,14 +328,11 @@ impl Archive {
         let mut files = vec![File {
             path: path.clone(),
             bytes: segment.bytes,
-            life: life.clone(),
+            life: Some(segment.life.clone()),
             complete: index.is_some(),
             pieces,
         }];
-        if let Some(name) = index {
-            let path = self.options.data_dir.join(&name);
-            files.push(File { life, ..self.put_file(&path, &name).await? });
-        }
+        files.extend(self.put_index(segment, index).await?);
         let (dir, segment) = (self.options.data_dir.clone(), segment.clone());
         blocking(move || match segment.is_still_in(&dir) {
             true => Ok(files),
@@ -330,6 +340,16 @@ impl Archive {
             false => Err(ArchiveError::Changed(path)),
         })
         .await
+    }
+
+    async fn put_index(
+        &self,
+        segment: &SegmentFile,
+        index: Option<String>,
+    ) -> Result<Option<File>, ArchiveError> {
+        let Some(name) = index else { return Ok(None) };
+        let file = self.put_file(&self.options.data_dir.join(&name), &name).await?;
+        Ok(Some(File { life: Some(segment.life.clone()), ..file }))
     }
 
     /// The pieces of a segment that it still begins with: a crash, or a full disk, may have taken
@@ -378,6 +398,7 @@ impl Archive {
         state.kept.add(&next);
         let (keep, now) = (self.options.keep, Timestamp::from_millis(next.at_ms));
         state.kept.prune(&self.target, keep, now).await;
+        self.settled.set(Some(&next));
         metrics::counter!("hydrant_archive_points_total").increment(1);
         state.newest = Some(next);
         *held = Some(state);

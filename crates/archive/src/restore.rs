@@ -250,22 +250,31 @@ async fn fetch(target: &Target, data_dir: &Path, file: &File) -> Result<(), Arch
         return Ok(());
     }
     let draft = PathBuf::from(format!("{}.part", path.display()));
+    let fetched = fetch_to(target, file, &draft, true).await;
+    if fetched.is_err() {
+        let _ = fs::remove_file(&draft);
+        return fetched;
+    }
+    fs::rename(&draft, &path).map_err(ArchiveError::disk("write", &path))
+}
+
+/// Writes the bytes of a file to this path, synced if that is wanted. After an error, anything may be
+/// there.
+pub(crate) async fn fetch_to(
+    target: &Target,
+    file: &File,
+    to: &Path,
+    synced: bool,
+) -> Result<(), ArchiveError> {
     let (chunks, waiting) = mpsc::channel::<Bytes>(CHUNKS_WAITING);
-    let writing = tokio::task::spawn_blocking({
-        let (draft, path) = (draft.clone(), path.clone());
-        move || write(&draft, &path, waiting)
-    });
+    let to = to.to_owned();
+    let writing = tokio::task::spawn_blocking(move || write(&to, synced, waiting));
     let fetched = fetch_pieces(target, file, &chunks).await;
     drop(chunks);
     let written = writing
         .await
         .map_err(|e| ArchiveError::Store(object_store::Error::JoinError { source: e }))?;
-    let checked = written.and(fetched);
-    if checked.is_err() {
-        let _ = fs::remove_file(&draft);
-        return checked;
-    }
-    fs::rename(&draft, &path).map_err(ArchiveError::disk("write", &path))
+    written.and(fetched)
 }
 
 /// Hands the bytes of the pieces on; fails if they are not what the manifest says.
@@ -305,15 +314,15 @@ async fn fetch_pieces(
     Ok(())
 }
 
-fn write(draft: &Path, path: &Path, mut chunks: mpsc::Receiver<Bytes>) -> Result<(), ArchiveError> {
+fn write(to: &Path, synced: bool, mut chunks: mpsc::Receiver<Bytes>) -> Result<(), ArchiveError> {
     let mut written = || {
-        let mut file = create(draft)?;
+        let mut file = create(to)?;
         while let Some(chunk) = chunks.blocking_recv() {
             file.write_all(&chunk)?;
         }
-        file.sync_all()
+        if synced { file.sync_all() } else { Ok(()) }
     };
-    written().map_err(ArchiveError::disk("write", path))
+    written().map_err(ArchiveError::disk("write", to))
 }
 
 /// Whether the file is there, with its own bytes, and durable.

@@ -26,6 +26,8 @@ pub struct StoreSettings {
     pub region: Option<String>,
     /// Access key id and secret access key.
     pub key: Option<(String, String)>,
+    /// How long a request is repeated before whoever asked is told; a minute without.
+    pub retry_for: Option<Duration>,
 }
 
 impl StoreSettings {
@@ -101,7 +103,8 @@ fn bucket_store(
 ) -> Result<impl ObjectStore + use<>, ArchiveError> {
     let endpoint = settings.service();
     let plain = endpoint.as_ref().is_some_and(|url| url.starts_with("http://"));
-    let retry = RetryConfig { retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() };
+    let retry_timeout = settings.retry_for.unwrap_or(RETRY_TIMEOUT);
+    let retry = RetryConfig { retry_timeout, ..RetryConfig::default() };
     let mut store = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
         .with_client_options(ClientOptions::new().with_allow_http(plain))

@@ -148,6 +148,7 @@ impl Node {
             named: named(),
             secrets: false,
             keep: Keep { points: 3, age: Some(DAY / 2) },
+            archived_in: None,
         };
         Archive::new(Target::of(store), options, self.clock.clone(), self.random.clone())
     }

@@ -13,7 +13,7 @@ use crate::manifest::{Piece, Sum};
 use crate::{ArchiveError, blocking};
 
 /// Bytes read and put at a time. What one upload holds in memory, three times.
-const PART_BYTES: u64 = 8 << 20;
+pub(crate) const PART_BYTES: u64 = 8 << 20;
 /// Parts of one object on their way at a time, beside the one that is read.
 const PARTS_MAX: usize = 2;
 /// Most bytes of a file in one object: far below what 10,000 parts may have.

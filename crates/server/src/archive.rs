@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use futures::FutureExt;
 use hydrant_archive::{
-    Archive, Keep, NamedFiles, Options, RESTORING, StoreSettings, Taken, Target, Took,
+    Archive, Keep, NamedFiles, Options, RESTORING, Segments, StoreSettings, Taken, Target, Took,
 };
 use hydrant_core::{Clock, Random, SystemClock, Timestamp};
-use hydrant_storage::DataDir;
+use hydrant_storage::{ArchiveUse, DataDir, Log};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ArchiveSettings, ArchiveStore, BackupSettings, RestoreSettings};
@@ -20,6 +20,9 @@ use crate::config::{ArchiveSettings, ArchiveStore, BackupSettings, RestoreSettin
 const POINTS_KEPT: usize = 12;
 /// How long it keeps them.
 const POINTS_KEPT_FOR: Duration = Duration::from_secs(3_600);
+
+/// How long a request is repeated for a reader, who asks again himself.
+const READ_RETRIED_FOR: Duration = Duration::from_secs(5);
 
 /// The files that the rows of a control store name.
 fn named() -> NamedFiles {
@@ -34,12 +37,13 @@ fn named() -> NamedFiles {
     })
 }
 
-fn store(settings: &ArchiveStore) -> StoreSettings {
+fn store(settings: &ArchiveStore, retry_for: Option<Duration>) -> StoreSettings {
     let key = settings.archive_access_key.as_ref();
     StoreSettings {
         endpoint: settings.archive_endpoint.clone(),
         region: settings.archive_region.clone(),
         key: key.map(|key| (key.name.clone(), key.secret.0.clone())),
+        retry_for,
     }
 }
 
@@ -57,6 +61,7 @@ fn outside(target: &Target, data_dir: &Path) -> Result<()> {
 /// A server's archive.
 pub(crate) struct Archiving {
     archive: Arc<Archive>,
+    segments: Arc<Segments>,
     every: Duration,
     random: Arc<Random>,
 }
@@ -71,7 +76,8 @@ impl Archiving {
         random: Arc<Random>,
     ) -> Result<Option<Self>> {
         let Some(url) = &settings.archive_url else { return Ok(None) };
-        let store = store(&settings.store);
+        let reach = &settings.store;
+        let store = store(reach, None);
         let endpoint = store.service().unwrap_or_default();
         if url.starts_with("s3://") && endpoint.trim_end_matches('/') == own_endpoint {
             bail!("--archive-endpoint {endpoint} is this server, and would be lost with it");
@@ -84,10 +90,34 @@ impl Archiving {
             named: named(),
             secrets: settings.archive_secrets,
             keep: Keep { points: POINTS_KEPT, age: Some(POINTS_KEPT_FOR) },
+            archived_in: None,
         };
         let archive = Arc::new(Archive::new(target, options, clock, Arc::clone(&random)));
         let every = Duration::from_secs(settings.archive_interval_seconds);
-        Ok(Some(Self { archive, every, random }))
+        let readers = Target::open(url, &self::store(reach, Some(READ_RETRIED_FOR)), false);
+        let segments = Segments::of(Arc::clone(&archive), readers.context("--archive-url")?);
+        Ok(Some(Self { archive, segments: Arc::new(segments), every, random }))
+    }
+
+    /// Has the log keep old segments in the archive, as the settings say, and read them there. Refuses a
+    /// log that needs an archive where none is named.
+    pub(crate) fn of_log(
+        log: &Arc<Log>,
+        settings: &ArchiveSettings,
+        own: Option<&Self>,
+    ) -> Result<()> {
+        match (own, log.archived_segments()) {
+            (Some(own), _) => log.archive_to(ArchiveUse {
+                archive: own.segments.clone(),
+                local_retention: settings.local_retention,
+                cache_bytes: settings.cache_mib() << 20,
+            }),
+            (None, 0) => {}
+            (None, n) => bail!(
+                "{n} segments of the log are in the archive only; name it with --archive-url, as before"
+            ),
+        }
+        Ok(())
     }
 
     /// Archives until `stop`.
@@ -132,8 +162,10 @@ pub(crate) async fn backup(settings: &BackupSettings) -> Result<()> {
         bail!("{} is no data directory of hydrant's; name one with --data-dir", dir.display());
     }
     refuse_half_restored(dir)?;
-    let target = Target::open(&settings.to, &store(&settings.store), true).context("--to")?;
+    let reach = store(&settings.store, None);
+    let target = Target::open(&settings.to, &reach, true).context("--to")?;
     outside(&target, dir).context("--to")?;
+    let archived_in = settings.archive_url.as_ref().map(|url| Target::open(url, &reach, false));
     let scratch = scratch(dir, "backup").context("another backup of it is under way")?;
     let options = Options {
         data_dir: dir.clone(),
@@ -141,6 +173,7 @@ pub(crate) async fn backup(settings: &BackupSettings) -> Result<()> {
         named: named(),
         secrets: settings.secrets,
         keep: Keep { points: settings.keep as usize, age: None },
+        archived_in: archived_in.transpose().context("--archive-url")?,
     };
     let archive = Archive::new(target, options, Arc::new(SystemClock), entropy()?);
     let (taken, said) = match archive.point().await? {
@@ -161,7 +194,8 @@ pub(crate) async fn backup(settings: &BackupSettings) -> Result<()> {
 /// Makes a data directory, and says of what.
 pub(crate) async fn restore(settings: &RestoreSettings) -> Result<()> {
     settings.store.check()?;
-    let target = Target::open(&settings.from, &store(&settings.store), false).context("--from")?;
+    let reach = store(&settings.store, None);
+    let target = Target::open(&settings.from, &reach, false).context("--from")?;
     let dir: &PathBuf = &settings.data_dir;
     let random = entropy()?;
     let restored =

@@ -294,7 +294,7 @@ impl Settings {
         check_secrets("--access-key", "ID:SECRET", &self.access_keys)?;
         check_secrets("--sql-user", "NAME:PASSWORD", &self.sql_users)?;
         check_secrets("--s3-access-key", "ID:SECRET", &self.s3_access_key)?;
-        self.archive.check()?;
+        self.archive.check(self.segment_mib)?;
         let open = [
             ("--listen", self.listen, self.access_keys.is_empty()),
             ("--listen", self.listen, self.sql_users.is_empty()),
@@ -519,6 +519,17 @@ pub(crate) mod tests {
         assert!(unknown.contains("archive-uri"), "{unknown}");
         let alone = settings("", &["--archive-secrets"]).unwrap().check().unwrap_err();
         assert!(alone.to_string().contains("--archive-url"), "{alone}");
+        let alone = settings("", &["--local-retention", "7d"]).unwrap().check().unwrap_err();
+        assert!(alone.to_string().contains("--archive-url"), "{alone}");
+        let cold = settings("local-retention = \"36h\"", &["--archive-url", "s3://b"]).unwrap();
+        assert_eq!(cold.archive.local_retention.unwrap().as_secs(), 36 * 3_600);
+        cold.check().unwrap();
+        for wrong in ["", "7", "d", "0s", "-1d", "1.5h", "7 d", "36501d", "9999999999999999999d"] {
+            let given = ["--local-retention", wrong];
+            settings("", &given).err().unwrap_or_else(|| panic!("{wrong:?} is no duration"));
+        }
+        let small = ["--archive-url", "s3://b", "--archive-cache-mib", "64"];
+        settings("", &small).unwrap().check().unwrap_err();
         let half = ["--archive-url", "s3://b", "--archive-access-key", "hidden"];
         let half = settings("", &half).unwrap().check().unwrap_err().to_string();
         assert!(half.contains("ID:SECRET") && !half.contains("hidden"), "{half}");

@@ -123,6 +123,7 @@ struct Base {
     doorbell: Doorbell,
     verifier: Arc<Verifier>,
     stores: Stores,
+    archive: Option<Arc<Archiving>>,
 }
 
 impl Base {
@@ -148,6 +149,11 @@ impl Base {
         let disk_log = Log::open(&dir, options, Arc::clone(&store), Arc::clone(&clock), &random)?;
         let log: Arc<dyn LogEngine> =
             Arc::new(EncryptedLog::new(disk_log.clone(), Arc::clone(&vault)));
+        let (ticks, draws) = (Arc::clone(&clock), Arc::clone(&random));
+        let archive =
+            Archiving::open(&settings.archive, &settings.data_dir, &endpoints.aws, ticks, draws)?
+                .map(Arc::new);
+        Archiving::of_log(&disk_log, &settings.archive, archive.as_deref())?;
         let catalog = Arc::new(StreamCatalog::open(store).await?);
 
         let own_key = own_key(&random);
@@ -175,6 +181,7 @@ impl Base {
             doorbell,
             verifier,
             stores,
+            archive,
         })
     }
 
@@ -235,13 +242,6 @@ impl Base {
             capture: Some(Arc::clone(sources) as _),
         };
         Ok(Delivery::start(ports, hydrant_delivery::Options::default()).await?)
-    }
-
-    fn archive(&self, settings: &Settings) -> Result<Option<Arc<Archiving>>> {
-        let (clock, random) = (Arc::clone(&self.clock), Arc::clone(&self.random));
-        let (dir, own) = (&settings.data_dir, &self.stores.own_endpoint);
-        let archive = Archiving::open(&settings.archive, dir, own, clock, random)?;
-        Ok(archive.map(Arc::new))
     }
 
     fn bucket(&self, settings: &Settings) -> Result<Arc<Bucket>> {
@@ -348,8 +348,7 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
             tokio::join!(pipes, warehouse.run_state(workers));
         }
     }));
-    let archive = base.archive(settings)?;
-    if let Some(archive) = archive.clone() {
+    if let Some(archive) = base.archive.clone() {
         let stop = workers.clone();
         worker(tokio::spawn(async move { archive.run(stop).await }));
     }
@@ -390,7 +389,7 @@ pub(crate) async fn start(settings: &Settings, sql: &Handle) -> Result<Running> 
     admin.ready.store(true, Ordering::Release);
     endpoints::announce(&settings.data_dir, &endpoints)?;
 
-    let Base { disk_log: log, control, stores, .. } = base;
+    let Base { disk_log: log, control, stores, archive, .. } = base;
     let any = || NamedSecret { name: "test".to_owned(), secret: Secret("test".to_owned()) };
     let parts = Parts {
         admin,

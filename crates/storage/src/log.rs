@@ -1,5 +1,6 @@
 //! The embedded log: one for all shards, written by one thread, synced in groups.
 
+pub(crate) mod archived;
 mod cache;
 pub(crate) mod copy;
 mod directory;
@@ -50,9 +51,10 @@ pub use self::shards::PREFIX as SHARD_ROWS;
 pub use self::verify::{SegmentReport, SegmentState, Verdict, Verification};
 
 use self::queue::{Append, Command, Queue};
+use self::reader::{Given, Unread};
 use self::segment::{DATA_START, RESERVED_BYTES};
 use self::shards::{PREFIX, Row, Stripes, control_error, uid_of};
-use self::shared::Shared;
+use self::shared::{Segment, Shared};
 use self::steady::Steady;
 use self::upkeep::{Kept, Task, Upkeep};
 use self::writer::Writer;
@@ -228,10 +230,7 @@ impl Log {
     /// returns how many. The log does so by itself every minute.
     pub async fn reclaim(&self) -> Result<usize, LogError> {
         // Before the rows are read: a shard made after that has no record in these.
-        let mut segments = self.shared.segments.read().clone();
-        segments.retain(|s| !s.is_active());
-        // The newest complete one knows where every shard ended.
-        segments.pop();
+        let segments = self.complete_segments();
         let mut kept = HashMap::new();
         if !segments.is_empty() {
             for (key, entry) in scan_all(&*self.control, PREFIX).await.map_err(control_error)? {
@@ -243,10 +242,22 @@ impl Log {
             }
         }
         let (reply, answer) = oneshot::channel();
-        let tasks = self.upkeep.lock().clone();
-        let sent = tasks.and_then(|t| t.send(Task::Reclaim { segments, kept, reply }).ok());
-        sent.ok_or_else(closed)?;
+        self.task(Task::Reclaim { segments, kept, reply })?;
         answer.await.map_err(|_| closed())
+    }
+
+    /// The complete segments but the newest, which knows where every shard ended.
+    fn complete_segments(&self) -> Vec<Arc<Segment>> {
+        let mut segments = self.shared.segments.read().clone();
+        segments.retain(|s| !s.is_active());
+        segments.pop();
+        segments
+    }
+
+    /// Has the upkeep do something.
+    fn task(&self, task: Task) -> Result<(), LogError> {
+        let tasks = self.upkeep.lock().clone();
+        tasks.and_then(|tasks| tasks.send(task).ok()).ok_or_else(closed)
     }
 
     /// Runs a read of the disk off the runtime's threads.
@@ -366,12 +377,25 @@ impl LogEngine for Log {
         if pager.is_full() || self.shared.read_cached(shard, &mut pager) {
             return Ok(pager.finish());
         }
-        let page = self
-            .blocking(move |shared| {
-                shared.read_segments(shard, &mut pager)?;
-                Ok(pager.finish())
-            })
-            .await?;
+        let mut fetched = None;
+        let page = loop {
+            let given = fetched.take();
+            let (back, missing) = self
+                .blocking(move |shared| match shared.read_segments(shard, &mut pager, given) {
+                    Ok(()) => Ok((pager, None)),
+                    Err(Unread::Archived(segment)) => Ok((pager, Some(segment))),
+                    Err(Unread::Failed(error)) => Err(error),
+                })
+                .await?;
+            match missing {
+                // What there is until then is a page.
+                Some(segment) if back.is_empty() => {
+                    let file = self.fetched(&segment).await?;
+                    (pager, fetched) = (back, Some(Given { segment, file }));
+                }
+                _ => break back.finish(),
+            }
+        };
         // Dropped while we read: what was found is nobody's any more.
         self.tail(shard).await?;
         Ok(page)

@@ -1,11 +1,17 @@
 //! The settings of archives, backups and restores.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
 
 use super::{NamedSecret, check_secrets, named_secret};
+
+/// Room for fetched segments, unless said.
+const CACHE_MIB: u64 = 4096;
+/// Longest duration.
+const SECONDS_MAX: u64 = 36_500 * 86_400;
 
 /// How an S3-compatible archive is reached.
 #[derive(Clone, Debug, Args)]
@@ -49,6 +55,17 @@ pub(crate) struct ArchiveSettings {
     #[arg(long, env = "HYDRANT_ARCHIVE_SECRETS")]
     pub(crate) archive_secrets: bool,
 
+    /// Keep segments of the log on the local disk for this long after their newest record, such as 36h
+    /// or 7d; older ones, once the archive has them, are fetched from it when they are read. Without it
+    /// everything stays.
+    #[arg(long, value_name = "DURATION", env = "HYDRANT_LOCAL_RETENTION", value_parser = duration)]
+    pub(crate) local_retention: Option<Duration>,
+
+    /// Room on the local disk for segments that were fetched from the archive, in MiB; 4096 without it.
+    #[arg(long, value_name = "MIB", env = "HYDRANT_ARCHIVE_CACHE_MIB",
+          value_parser = clap::value_parser!(u64).range(16..=1 << 24))]
+    pub(crate) archive_cache_mib: Option<u64>,
+
     #[command(flatten)]
     pub(crate) store: ArchiveStore,
 }
@@ -68,6 +85,10 @@ pub(crate) struct BackupSettings {
     /// backup is not copied again.
     #[arg(long, value_name = "URL")]
     pub(crate) to: String,
+
+    /// The archive of the server, which segments are copied from that are not on its disk any more.
+    #[arg(long, value_name = "URL", env = "HYDRANT_ARCHIVE_URL")]
+    pub(crate) archive_url: Option<String>,
 
     /// Backups that are kept there, this one counted.
     #[arg(long, value_name = "N", default_value_t = 7,
@@ -108,8 +129,23 @@ pub(crate) struct RestoreSettings {
 
 impl ArchiveSettings {
     /// Refuses settings that contradict each other, with what to do about it.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(super) fn check(&self, segment_mib: u64) -> Result<()> {
         let store = &self.store;
+        if self.archive_url.is_none() && self.local_retention.is_some() {
+            bail!(
+                "--local-retention needs --archive-url URL: what leaves the disk has to be somewhere"
+            );
+        }
+        if self.archive_url.is_none() && self.archive_cache_mib.is_some() {
+            bail!("--archive-cache-mib needs --archive-url URL, which segments are fetched from");
+        }
+        if self.cache_mib() < segment_mib {
+            bail!(
+                "--archive-cache-mib {} has no room for one segment: want --segment-mib, {segment_mib}, \
+                 or more",
+                self.cache_mib()
+            );
+        }
         let is_said = self.archive_secrets
             || store.archive_endpoint.is_some()
             || store.archive_access_key.is_some();
@@ -120,6 +156,30 @@ impl ArchiveSettings {
         }
         store.check()
     }
+
+    /// Room for segments that were fetched, in MiB.
+    pub(crate) fn cache_mib(&self) -> u64 {
+        self.archive_cache_mib.unwrap_or(CACHE_MIB)
+    }
+}
+
+/// A number and its unit: seconds, minutes, hours or days.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parse = || {
+        let unit = match text.chars().last()? {
+            's' => 1,
+            'm' => 60,
+            'h' => 3_600,
+            'd' => 86_400,
+            _ => return None,
+        };
+        let number = &text[..text.len() - 1];
+        let is_number = number.bytes().all(|b| b.is_ascii_digit());
+        let number: u64 = is_number.then(|| number.parse().ok())??;
+        number.checked_mul(unit).filter(|seconds| (1..=SECONDS_MAX).contains(seconds))
+    };
+    let duration = parse().map(Duration::from_secs);
+    duration.ok_or_else(|| "want a number and s, m, h or d, such as 36h, up to 36500d".to_owned())
 }
 
 impl ArchiveStore {

@@ -95,6 +95,12 @@ pub(super) fn run(dump: &Dump, out: &mut dyn Write) -> Result<ExitCode> {
         bail!("there is no segment {no} in {}", data_dir.join("log").display());
     }
     let mut printer = Printer { dump, names, wanted: &wanted, out, damaged: false };
+    let archived = segments.iter().filter(|segment| segment.is_archived()).count();
+    if archived > 0 {
+        // Not among what was asked for.
+        let said = format!("{archived} segments are in the archive only, and not shown");
+        let _ = writeln!(std::io::stderr(), "hydrant: {said}");
+    }
     for segment in segments {
         let file = segment.file();
         let goes_on = files.visit::<anyhow::Error>(segment, &wanted, &mut |found| {

@@ -46,6 +46,7 @@ pub(super) fn line(segment: &SegmentReport) -> String {
         SegmentState::Open => "not ended",
         SegmentState::Ended => "ended",
         SegmentState::Cold => "cold",
+        SegmentState::Archived => "in the archive only",
     };
     let mut line =
         format!("{file}: {state}, {end} of {bytes} bytes, {frames} frames, {records} records");

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use hydrant_core::{Random, Timestamp};
 
 use super::LogOptions;
+use super::archived::{mark_name, receipt_of};
 use super::directory::INDEX_HEADER_BYTES;
 use super::frame::{HEADER_BYTES, Header, Kind};
 use super::index::{Index, IndexHeader};
@@ -43,12 +44,16 @@ pub struct SegmentFile {
     pub index: Option<(String, u64)>,
     /// No record in it, or in those before it, arrived later than this, in ms since 1970.
     pub last_ms: u64,
+    /// What it is fetched from the archive with, if it is only there: no file has the name, but its
+    /// index is in its place.
+    pub receipt: Option<Vec<u8>>,
 }
 
 impl SegmentFile {
     /// Whether the file is still what it was when it was listed. Reads its header.
     pub fn is_still_in(&self, data_dir: &Path) -> bool {
-        let header = File::open(data_dir.join(DIR).join(&self.name)).and_then(|f| header_of(&f));
+        let file = open(&data_dir.join(DIR), &self.name);
+        let header = file.and_then(|(file, _)| header_of(&file));
         header.is_ok_and(|header| life_of(&header) == self.life)
     }
 }
@@ -71,12 +76,8 @@ pub fn segment_files(data_dir: &Path) -> io::Result<Vec<SegmentFile>> {
 }
 
 fn listed(dir: &Path) -> io::Result<Vec<Listed>> {
-    let mut listed = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        listed.extend(entry?.file_name().to_str().and_then(Listed::of));
-    }
-    listed.sort_unstable();
-    Ok(listed)
+    let names = fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
+    Ok(Listed::all(&names.filter_map(Result::transpose).collect::<io::Result<Vec<_>>>()?))
 }
 
 fn header_of(file: &File) -> io::Result<SegmentHeader> {
@@ -85,7 +86,18 @@ fn header_of(file: &File) -> io::Result<SegmentHeader> {
     SegmentHeader::decode(&bytes[..got]).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
-fn life_of(header: &SegmentHeader) -> String {
+/// Opens a segment, or the mark that stands for it: says which.
+fn open(dir: &Path, name: &str) -> io::Result<(File, bool)> {
+    match File::open(dir.join(name)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            Ok((File::open(dir.join(mark_name(name)))?, true))
+        }
+        opened => Ok((opened?, false)),
+    }
+}
+
+/// See [`SegmentFile::life`].
+pub(super) fn life_of(header: &SegmentHeader) -> String {
     header.salt.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -95,22 +107,29 @@ fn look(dir: &Path, at: Listed) -> io::Result<SegmentFile> {
         let what = format!("{} is not as written: hydrant log verify", dir.join(&name).display());
         io::Error::new(io::ErrorKind::InvalidData, what)
     };
-    let file = File::open(dir.join(&name))?;
+    let (file, is_archived) = open(dir, &name)?;
     let header = header_of(&file).map_err(|e| match e.kind() {
         io::ErrorKind::InvalidData => damaged(),
         _ => e,
     })?;
     let life = life_of(&header);
+    let receipt = match is_archived {
+        true => Some(receipt_of(&file)?.ok_or_else(damaged)?),
+        false => None,
+    };
     if let Some((index, bytes)) = index_of(dir, &header)? {
         let last_ms = index.last_ms.max(header.floor_ms);
         let end = index.end + HEADER_BYTES as u64;
         let index = Some((header.index_name(), bytes));
-        return Ok(SegmentFile { name, life, bytes: end, index, last_ms });
+        return Ok(SegmentFile { name, life, bytes: end, index, last_ms, receipt });
+    }
+    if is_archived {
+        return Err(damaged());
     }
     let scan = scan_written(&file, header.stamp())?;
     let bytes = if scan.ended { scan.end + HEADER_BYTES as u64 } else { scan.end };
     let last_ms = scan.last_ms.max(header.floor_ms);
-    Ok(SegmentFile { name, life, bytes, index: None, last_ms })
+    Ok(SegmentFile { name, life, bytes, index: None, last_ms, receipt })
 }
 
 /// The head and the size of a segment's index. One that is not as written is made anew by whoever

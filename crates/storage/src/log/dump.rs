@@ -87,7 +87,7 @@ impl Wanted {
 impl LogFiles {
     /// Calls `visit` with what is wanted of a segment, in the order in which it was written, until it
     /// answers false. Says whether to go on with the next segment. A segment that was freed meanwhile
-    /// is passed over.
+    /// is passed over, and so is one that is in the archive only.
     ///
     /// # Errors
     /// The file cannot be read, or another version of hydrant wrote it; or the first one of `visit`.
@@ -98,6 +98,9 @@ impl LogFiles {
         visit: &mut dyn FnMut(Found) -> Result<bool, E>,
     ) -> Result<bool, E> {
         let Some(opened) = self.look(segment)? else { return Ok(true) };
+        if segment.archived {
+            return Ok(true);
+        }
         if !wanted.may_be_in(&opened) {
             return Ok(true);
         }

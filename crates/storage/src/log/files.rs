@@ -4,7 +4,7 @@
 //! What a server does meanwhile is not taken for damage: a frame that is being written is looked at
 //! again, and a file that has become another segment by then is passed over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use hydrant_core::log::ShardUid;
 use hydrant_core::sequence::RecordIndex;
 use parking_lot::Mutex;
 
+use super::archived::mark_name;
 use super::directory::{Entry, INDEX_HEADER_BYTES};
 use super::frame::{HEADER_BYTES, Header, Stamp, u32_at};
 use super::index::{Index, IndexHeader};
@@ -37,6 +38,8 @@ pub struct FoundSegment {
     pub(super) listed: Listed,
     /// No later segment has been begun.
     pub(super) newest: bool,
+    /// Only a mark of it is there.
+    pub(super) archived: bool,
 }
 
 impl FoundSegment {
@@ -48,6 +51,19 @@ impl FoundSegment {
     /// The first of the segments that it stands for, if it is a cold one: see the log's design.
     pub fn stands_for(&self) -> Option<u64> {
         self.listed.first
+    }
+
+    /// Whether it is in the archive only, so that nothing of its records can be seen here.
+    pub fn is_archived(&self) -> bool {
+        self.archived
+    }
+
+    /// The name of what is there of it in `log/`.
+    fn there(&self) -> String {
+        match self.archived {
+            true => mark_name(&self.listed.name()),
+            false => self.listed.name(),
+        }
     }
 
     /// The file, from the data directory on.
@@ -155,26 +171,27 @@ impl LogFiles {
     pub(super) fn list(&self) -> Result<Listing, OpenError> {
         let path = &self.dir.path;
         let names = self.dir.disk.list(path).map_err(|e| OpenError::io("list", path, e))?;
-        let mut listed: Vec<_> = names.iter().filter_map(|name| Listed::of(name)).collect();
-        listed.sort_unstable();
+        let listed = Listed::all(&names);
+        let files: HashSet<_> = names.iter().filter_map(|name| Listed::of(name)).collect();
         let stands = |of: &Listed| !listed.iter().any(|cold| cold.stands_for(*of));
         let mut missing: Vec<_> = names
             .iter()
             .filter_map(|name| Listed::of_index(name))
-            .filter(|of| !listed.contains(of) && stands(of))
+            .filter(|of| listed.binary_search(of).is_err() && stands(of))
             .collect();
         missing.sort_unstable();
         let newest = listed.last().copied();
-        let segments = listed
-            .iter()
-            .filter(|of| stands(of))
-            .map(|&listed| FoundSegment { listed, newest: Some(listed) == newest });
+        let segments = listed.iter().filter(|of| stands(of)).map(|&listed| FoundSegment {
+            listed,
+            newest: Some(listed) == newest,
+            archived: !files.contains(&listed),
+        });
         Ok(Listing { segments: segments.collect(), missing })
     }
 
     /// Opens a segment, as far as there is still one of that name.
     pub(super) fn look(&self, segment: FoundSegment) -> Result<Option<Opened>, OpenError> {
-        let path = self.dir.file(&segment.listed.name());
+        let path = self.dir.file(&segment.there());
         let file = match self.dir.disk.open(&path) {
             Ok(file) => Legible { file, failed: Mutex::new(None) },
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -216,7 +233,7 @@ impl LogFiles {
     /// Whether the segment is still the one that was opened: it may have been freed since, and its
     /// file been used again.
     pub(super) fn is_there(&self, opened: &Opened) -> bool {
-        let path = self.dir.file(&opened.segment.listed.name());
+        let path = self.dir.file(&opened.segment.there());
         let now = self.dir.disk.open(&path).and_then(|file| head_of(&*file));
         now.is_ok_and(|head| head == opened.head)
     }

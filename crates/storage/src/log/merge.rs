@@ -83,6 +83,7 @@ pub(super) fn gather(
     for segment in segments {
         let is_settled = segment.is_gathered.load(Ordering::Relaxed)
             || segment.header.stands_for.is_some()
+            || segment.is_archived()
             || !segment.is_indexed()
             || !shared.has(segment);
         if is_settled {
@@ -171,7 +172,7 @@ fn find_run(
         let is_sparse = kept_bytes * KEPT_SHARE < index.data_end().saturating_sub(DATA_START);
         let is_cold = segment.header.stands_for.is_some();
         let is_worth_it = is_sparse || (is_cold && kept_bytes * COLD_SHARE < room);
-        if is_worth_it && bytes + kept_bytes <= room {
+        if is_worth_it && !segment.is_archived() && bytes + kept_bytes <= room {
             bytes += kept_bytes;
             run.push(Source { segment: segment.clone(), kept });
             continue;

@@ -24,6 +24,26 @@ const ENTRIES_MAX: usize = 1_024;
 /// Segments that are looked ahead at, so that the disk has more to do than one thing at a time.
 const SEGMENTS_AHEAD: usize = 32;
 
+/// Why a page could not be filled any further.
+pub(super) enum Unread {
+    /// It is no use to go on.
+    Failed(LogError),
+    /// The segment is archived, and has to be fetched.
+    Archived(Arc<Segment>),
+}
+
+impl From<LogError> for Unread {
+    fn from(error: LogError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// An archived segment that was fetched for a reader, who has it even if it goes again.
+pub(super) struct Given {
+    pub(super) segment: Arc<Segment>,
+    pub(super) file: Arc<dyn DiskFile>,
+}
+
 /// A page being filled, up to its limit.
 pub(super) struct Pager {
     page: ReadPage,
@@ -43,6 +63,11 @@ impl Pager {
     /// Whether nothing more is wanted.
     pub(super) fn is_full(&self) -> bool {
         self.full
+    }
+
+    /// Whether it holds nothing yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.page.is_empty()
     }
 
     /// Where the page goes on.
@@ -108,16 +133,21 @@ impl Shared {
         hit
     }
 
-    /// Fills the page from the segments. Reads the disk.
-    pub(super) fn read_segments(&self, shard: ShardUid, pager: &mut Pager) -> Result<(), LogError> {
+    /// Fills the page from the segments, up to one that has to be fetched. Reads the disk.
+    pub(super) fn read_segments(
+        &self,
+        shard: ShardUid,
+        pager: &mut Pager,
+        given: Option<Given>,
+    ) -> Result<(), Unread> {
         'list: loop {
             let segments = self.segments.read().clone();
             let start = segments.partition_point(|s| !s.reaches(pager.next()));
             let mut rest = &segments[start..];
             while !rest.is_empty() && !pager.is_full() {
                 let (now, later) = rest.split_at(self.look_ahead(rest, shard, pager));
-                self.fetch(now, shard, pager);
-                let read = |segment| self.read_segment(segment, shard, pager);
+                self.read_ahead(now, shard, pager);
+                let read = |segment| self.read_segment(segment, shard, pager, given.as_ref());
                 match now.iter().try_for_each(read) {
                     Ok(()) => rest = later,
                     // Freed under our feet, or merged: what is kept of it is in another one.
@@ -157,7 +187,7 @@ impl Shared {
     }
 
     /// Has the disk fetch what the page will be filled with, all of it at once.
-    fn fetch(&self, segments: &[Arc<Segment>], shard: ShardUid, pager: &Pager) {
+    fn read_ahead(&self, segments: &[Arc<Segment>], shard: ShardUid, pager: &Pager) {
         let mut left = pager.limit.bytes_max;
         for segment in segments {
             let entries = self.find(segment, shard, pager.next(), ENTRIES_MAX);
@@ -167,7 +197,7 @@ impl Shared {
             {
                 continue;
             }
-            let Ok(file) = self.dir.disk.open(&self.dir.file(&segment.name())) else { continue };
+            let Ok(file) = self.open_segment(segment, None) else { continue };
             while !rest.is_empty() && left > 0 {
                 let (run, later) = rest.split_at(run_of(rest, pager.piece()));
                 let bytes = span(run);
@@ -183,7 +213,8 @@ impl Shared {
         segment: &Arc<Segment>,
         shard: ShardUid,
         pager: &mut Pager,
-    ) -> Result<(), LogError> {
+        given: Option<&Given>,
+    ) -> Result<(), Unread> {
         let mut file: Option<Arc<dyn DiskFile>> = None;
         while !pager.is_full() {
             let entries = self.find(segment, shard, pager.next(), ENTRIES_MAX)?;
@@ -194,15 +225,16 @@ impl Shared {
             while !rest.is_empty() {
                 let file = match &mut file {
                     Some(file) => file,
-                    none => {
-                        let name = segment.name();
-                        let opened = self.dir.disk.open(&self.dir.file(&name));
-                        none.insert(opened.map_err(|e| unavailable(&name, &e))?)
-                    }
+                    none => none.insert(self.open_segment(segment, given)?),
                 };
                 let (run, later) = rest.split_at(run_of(rest, pager.piece()));
                 rest = later;
-                for frame in self.read_run(&**file, segment, shard, run)? {
+                let frames = self.read_run(&**file, segment, shard, run);
+                if frames.is_err() && segment.is_archived() {
+                    // The archive may have it as it was written.
+                    self.forget_fetched(segment);
+                }
+                for frame in frames? {
                     if !pager.take(&frame) {
                         return Ok(());
                     }
@@ -210,6 +242,26 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// The file of a complete segment or the one that is written.
+    fn open_segment(
+        &self,
+        segment: &Arc<Segment>,
+        given: Option<&Given>,
+    ) -> Result<Arc<dyn DiskFile>, Unread> {
+        if !segment.is_archived() {
+            let name = segment.name();
+            match self.dir.disk.open(&self.dir.file(&name)) {
+                Ok(file) => return Ok(file),
+                // It went while we looked.
+                Err(_) if segment.is_archived() => {}
+                Err(e) => return Err(unavailable(&name, &e).into()),
+            }
+        }
+        let given = given.filter(|given| Arc::ptr_eq(&given.segment, segment));
+        let file = given.map(|given| given.file.clone()).or_else(|| self.open_fetched(segment));
+        file.ok_or_else(|| Unread::Archived(segment.clone()))
     }
 
     /// Reads frames that lie close together in one piece, and verifies each.

@@ -5,11 +5,13 @@
 //! was made. After the cut the segment is ended too, and writing goes on in a new one, so that what a
 //! torn write left behind can never be taken for a frame.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::LogOptions;
+use super::archived::{is_fetched, mark_name, marked};
 use super::directory::INDEX_HEADER_BYTES;
 use super::frame::{Header, Kind};
 use super::index::{Index, IndexHeader};
@@ -21,6 +23,9 @@ use crate::disk::{DiskFile, LogDir};
 use crate::error::OpenError;
 use crate::planted::{Bug, planted};
 
+/// What there is to do about an index whose segment is in the archive only.
+pub(super) const WAY_ON_ARCHIVED: &str = "its segment is in the archive only: `hydrant restore` the archive \
+                                          into a new directory, and serve from there";
 const WAY_ON: &str = "`hydrant log salvage` says what is lost, and with --accept-loss makes the \
                       log whole again without it";
 
@@ -59,6 +64,10 @@ pub(super) fn recover(dir: &LogDir, options: &LogOptions) -> Result<Recovered, O
             Err(Unfit::Index(name)) => {
                 tracing::warn!(name, "an index of the log is damaged: it is made anew");
                 let path = dir.file(&name);
+                let of = Listed::of_index(&name).map(|of| Opening::open(dir, of)).transpose()?;
+                if let Some(archived) = of.filter(|of| of.is_archived) {
+                    return Err(archived.no_index());
+                }
                 dir.disk.remove(&path).map_err(|e| OpenError::io("remove", &path, e))?;
             }
         }
@@ -80,6 +89,7 @@ fn try_recover(dir: &LogDir, options: &LogOptions) -> Result<Recovered, Unfit> {
         found.last_ms = found.last_ms.max(segment.header.floor_ms);
         let index = match segment.index_header()? {
             Some(index) => index,
+            None if segment.is_archived => return Err(segment.no_index().into()),
             None => {
                 let Some(scan) = segment.scan(is_newest)? else {
                     // Nothing was ever written to it.
@@ -101,7 +111,10 @@ fn try_recover(dir: &LogDir, options: &LogOptions) -> Result<Recovered, Unfit> {
             }
         };
         found.last_ms = found.last_ms.max(index.last_ms);
-        found.segments.push(Arc::new(Segment::complete(segment.header, index.last_ms)));
+        let is_archived = segment.is_archived;
+        let segment = Segment::complete(segment.header, index.last_ms);
+        segment.is_archived.store(is_archived, Ordering::Release);
+        found.segments.push(Arc::new(segment));
     }
     dir.sync().map_err(|e| OpenError::io("sync", &dir.path, e))?;
     Ok(found)
@@ -124,6 +137,20 @@ impl Listed {
     /// The segment that the name of an index is of.
     pub(super) fn of_index(name: &str) -> Option<Self> {
         Self::with(name, "idx", "cix")
+    }
+
+    /// The segment that a mark stands for.
+    pub(super) fn of_mark(name: &str) -> Option<Self> {
+        Self::of(marked(name)?)
+    }
+
+    /// The segments that these files are of or stand for, in order.
+    pub(super) fn all<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<Self> {
+        let of = |name: &String| Self::of(name).or_else(|| Self::of_mark(name));
+        let mut all: Vec<_> = names.into_iter().filter_map(of).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     fn with(name: &str, written: &str, cold: &str) -> Option<Self> {
@@ -152,8 +179,7 @@ impl Listed {
 
 /// The segments in order, without those that a cold one stands for, which are removed.
 fn standing(dir: &LogDir, names: &[String]) -> Result<Vec<Listed>, OpenError> {
-    let mut listed: Vec<_> = names.iter().filter_map(|name| Listed::of(name)).collect();
-    listed.sort_unstable();
+    let mut listed = Listed::all(names);
     let mut gone = Vec::new();
     for &cold in &listed {
         if cold.first.is_none() {
@@ -169,8 +195,11 @@ fn standing(dir: &LogDir, names: &[String]) -> Result<Vec<Listed>, OpenError> {
         // The name of the cold one may be in memory only.
         dir.sync().map_err(|e| OpenError::io("sync", &dir.path, e))?;
     }
-    for segment in &gone {
-        let path = dir.file(&segment.name());
+    for name in names {
+        if Listed::of(name).is_none_or(|of| gone.binary_search(&of).is_err()) {
+            continue;
+        }
+        let path = dir.file(name);
         dir.disk.remove(&path).map_err(|e| OpenError::io("remove", &path, e))?;
     }
     listed.retain(|segment| !gone.contains(segment));
@@ -185,9 +214,12 @@ fn tidy(
     segments: &[Listed],
 ) -> Result<Vec<String>, OpenError> {
     let mut spares = Vec::new();
+    let files: HashSet<&str> = names.iter().map(String::as_str).collect();
     for name in names {
         let path = dir.file(name);
-        let is_orphan = Listed::of_index(name).is_some_and(|of| !segments.contains(&of));
+        let is_gone = |of: Listed| segments.binary_search(&of).is_err();
+        let is_orphan = Listed::of_index(name).is_some_and(is_gone)
+            || Listed::of_mark(name).is_some_and(|of| is_gone(of) || files.contains(&*of.name()));
         let is_spare = name.starts_with("spare-") && name.ends_with(".seg");
         let fits = is_spare
             && dir
@@ -198,7 +230,7 @@ fn tidy(
                 == options.segment_bytes;
         if fits {
             spares.push(name.clone());
-        } else if is_spare || is_orphan || name.ends_with(".tmp") {
+        } else if is_spare || is_orphan || is_fetched(name) || name.ends_with(".tmp") {
             dir.disk.remove(&path).map_err(|e| OpenError::io("remove", &path, e))?;
         }
     }
@@ -210,15 +242,22 @@ struct Opening<'a> {
     dir: &'a LogDir,
     name: String,
     header: SegmentHeader,
+    /// Of the segment, or of the mark that stands for it.
     file: Arc<dyn DiskFile>,
+    is_archived: bool,
 }
 
 impl<'a> Opening<'a> {
     fn open(dir: &'a LogDir, listed: Listed) -> Result<Self, OpenError> {
         let name = listed.name();
-        let path = dir.file(&name);
+        let (mut path, mut is_archived) = (dir.file(&name), false);
+        let mut file = dir.disk.open(&path);
+        if file.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+            (path, is_archived) = (dir.file(&mark_name(&name)), true);
+            file = dir.disk.open(&path);
+        }
         let failed = |e| OpenError::io("read", &path, e);
-        let file = dir.disk.open(&path).map_err(failed)?;
+        let file = file.map_err(failed)?;
         let mut bytes = vec![0; DATA_START as usize];
         let got = file.read_at(&mut bytes, 0).map_err(failed)?;
         let damaged = |what: &str| OpenError::Damaged {
@@ -228,7 +267,9 @@ impl<'a> Opening<'a> {
             way_on: WAY_ON,
         };
         match SegmentHeader::decode(&bytes[..got]) {
-            Ok(header) if header.name() == name => Ok(Self { dir, name, header, file }),
+            Ok(header) if header.name() == name => {
+                Ok(Self { dir, name, header, file, is_archived })
+            }
             Ok(_) => Err(damaged("the segment is another one than its name says")),
             Err(BadHeader::Damaged) => Err(damaged("the segment's header is not as written")),
             Err(BadHeader::Format(found)) => Err(OpenError::UnknownFormat {
@@ -236,6 +277,16 @@ impl<'a> Opening<'a> {
                 found: found.to_string(),
                 known: FORMAT,
             }),
+        }
+    }
+
+    /// The error of an archived segment without an index, which cannot be made here.
+    fn no_index(&self) -> OpenError {
+        OpenError::Damaged {
+            path: self.dir.file(&self.header.index_name()),
+            at: 0,
+            what: "the index is not as written".to_owned(),
+            way_on: WAY_ON_ARCHIVED,
         }
     }
 

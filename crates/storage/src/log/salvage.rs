@@ -95,7 +95,8 @@ impl Verdict {
         for listed in all {
             let repair =
                 self.repairs.iter().find(|(of, _)| *of == listed).map(|(_, repair)| repair);
-            let segment = FoundSegment { listed, newest: Some(listed) == newest };
+            let archived = listing.segments.iter().any(|s| s.listed == listed && s.archived);
+            let segment = FoundSegment { listed, newest: Some(listed) == newest, archived };
             works.mend(segment, repair)?;
         }
         Ok(works.done)
@@ -169,6 +170,13 @@ impl Works<'_> {
             return self.rewrite(segment, None, &[], Some(&old));
         }
         let Some(opened) = self.files.look(segment)? else { return Ok(()) };
+        if segment.archived {
+            self.before = match opened.index {
+                FoundIndex::Whole(index) => Some(index),
+                FoundIndex::Absent | FoundIndex::Damaged(_) => self.before.take(),
+            };
+            return Ok(());
+        }
         if let Some(Repair::Rewrite(without)) = repair {
             return self.rewrite(segment, Some(&opened), without, opened.index.whole());
         }

@@ -13,6 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::LogOptions;
+use super::archived::Archived;
 use super::cache::Cache;
 use super::directory::{Directory, Entry};
 use super::frame::Stamp;
@@ -39,6 +40,8 @@ pub(super) struct Segment {
     pub(super) pinned: Mutex<Option<(ShardUid, RecordIndex)>>,
     /// Whether its frames were found to stand together well enough.
     pub(super) is_gathered: AtomicBool,
+    /// Whether its file is in the archive only, and a mark stands for it.
+    pub(super) is_archived: AtomicBool,
 }
 
 /// Where the directory of a segment is.
@@ -81,6 +84,7 @@ impl Segment {
             frames: RwLock::new(frames),
             pinned: Mutex::new(None),
             is_gathered: AtomicBool::new(false),
+            is_archived: AtomicBool::new(false),
         }
     }
 
@@ -92,6 +96,11 @@ impl Segment {
     /// Whether its index is in place.
     pub(super) fn is_indexed(&self) -> bool {
         matches!(*self.frames.read(), Frames::File)
+    }
+
+    /// Whether its file has to be fetched to be read.
+    pub(super) fn is_archived(&self) -> bool {
+        self.is_archived.load(Ordering::Acquire)
     }
 
     /// Whether it is still being written.
@@ -165,6 +174,8 @@ pub(super) struct Shared {
     pub(super) random: Random,
     /// Which of the complete segments is looked at next, to be merged.
     pub(super) merge_from: AtomicUsize,
+    /// What is read of archived segments.
+    pub(super) archived: Archived,
 }
 
 impl Shared {
@@ -194,6 +205,7 @@ impl Shared {
             indexes: Mutex::default(),
             random,
             merge_from: AtomicUsize::new(0),
+            archived: Archived::default(),
         }
     }
 
@@ -259,9 +271,14 @@ impl Shared {
             return unavailable(&name, error);
         }
         LogError::Corrupt(format!(
-            "{} is not as written; stop hydrant, delete that one file, and start again: it is made \
-             anew from its segment",
-            self.dir.file(&name).display()
+            "{} is not as written; {}",
+            self.dir.file(&name).display(),
+            match self.dir.disk.open(&self.dir.file(&header.name())) {
+                Ok(_) =>
+                    "stop hydrant, delete that one file, and start again: it is made anew from its \
+                     segment",
+                Err(_) => super::recovery::WAY_ON_ARCHIVED,
+            }
         ))
     }
 

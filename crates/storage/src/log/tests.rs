@@ -1,5 +1,6 @@
 //! The log against its port's suite, against the log in memory, and against everything a disk does.
 
+mod archived;
 mod crash;
 mod damage;
 mod full;

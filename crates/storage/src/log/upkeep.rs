@@ -13,9 +13,9 @@ use hydrant_core::log::{LogError, ShardUid};
 use hydrant_core::sequence::RecordIndex;
 use tokio::sync::oneshot;
 
-use super::merge;
 use super::shared::{Frames, Segment, Shared, write_file};
 use super::spare::{prewrite_spare, spare_name};
+use super::{archived, merge};
 use crate::disk::is_full;
 use crate::planted::{Bug, planted};
 
@@ -51,6 +51,15 @@ pub(super) enum Task {
         kept: HashMap<ShardUid, Kept>,
         /// Where the answer goes.
         reply: oneshot::Sender<usize>,
+    },
+    /// Let go of the file of a segment that the archive has; answers with whether it went.
+    Evict {
+        /// The segment.
+        segment: Arc<Segment>,
+        /// What it is fetched with.
+        receipt: Vec<u8>,
+        /// Where the answer goes.
+        reply: oneshot::Sender<bool>,
     },
 }
 
@@ -114,6 +123,13 @@ pub(super) fn work(shared: &Shared, task: Task) {
                 0
             });
             let _ = reply.send(freed + merged + gathered);
+        }
+        Task::Evict { segment, receipt, reply } => {
+            match archived::evict(shared, &segment, &receipt) {
+                Ok(evicted) => _ = reply.send(evicted),
+                // What the names on the disk are is unknown, as with any write that failed.
+                Err(e) => shared.fail(&format!("letting go of {}: {e}", segment.name())),
+            }
         }
     }
 }
@@ -206,6 +222,9 @@ fn reclaim(
 pub(super) fn free(shared: &Shared, segment: &Arc<Segment>) -> io::Result<()> {
     shared.segments.write().retain(|s| !Arc::ptr_eq(s, segment));
     shared.forget_index(segment);
+    if segment.is_archived() {
+        return archived::free(shared, segment);
+    }
     let (disk, name) = (&shared.dir.disk, segment.name());
     let len = disk.open(&shared.dir.file(&name))?.size()?;
     let wanted = shared.spares.lock().len() < SPARES_MAX;

@@ -1,6 +1,8 @@
 //! Whether the log is as it was written: every checksum, every frame's place and order, the indexes,
 //! and the ends of the shards.
 
+mod archived;
+
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -39,6 +41,8 @@ pub enum SegmentState {
     Ended,
     /// It is complete, and stands for several that held little any more.
     Cold,
+    /// It is complete, and in the archive only: what is said of it is what its index says.
+    Archived,
 }
 
 /// What was found in one segment.
@@ -111,6 +115,8 @@ pub struct Verification {
     kept: HashMap<ShardUid, Kept>,
     /// Losses that somebody has agreed to.
     accepted: Vec<Loss>,
+    /// Segments that are in the archive only.
+    archived: usize,
     /// Segments were freed or merged meanwhile, so that what was found is not of one moment.
     moved: bool,
 }
@@ -148,6 +154,7 @@ impl LogFiles {
             gaps: Vec::new(),
             kept: HashMap::new(),
             accepted: accepted(&self.dir)?,
+            archived: 0,
             moved: false,
         };
         let mut seen = HashSet::new();
@@ -196,10 +203,19 @@ impl Verification {
     ) -> Result<Option<SegmentReport>, OpenError> {
         let Some(opened) = files.look(segment)? else { return Ok(None) };
         let path = files.dir.file(&segment.listed.name());
-        let checked = self.frames(&opened).map_err(|e| OpenError::io("read", &path, e))?;
+        let checked = match segment.archived {
+            true => self.archived(&opened),
+            false => self.frames(&opened),
+        };
+        let checked = checked.map_err(|e| OpenError::io("read", &path, e))?;
         let Checked { mut report, mut damages, out_of_order, contradicted } = checked;
         let mut repair = (!damages.is_empty()).then_some(Repair::Rewrite(out_of_order));
+        if segment.archived {
+            // There is nothing here that it could be written anew from.
+            repair = None;
+        }
         let index_damage = match (&opened.index, contradicted) {
+            _ if segment.archived => None,
             (FoundIndex::Damaged(at), _) => Some((*at, "the index is not as written".to_owned())),
             (FoundIndex::Whole(_), Some(what)) if repair.is_none() => Some((0, what)),
             _ => None,
@@ -230,26 +246,7 @@ impl Verification {
     }
 
     fn frames(&mut self, opened: &Opened) -> std::io::Result<Checked> {
-        let segment = opened.segment;
-        let mut checked = Checked {
-            report: SegmentReport {
-                file: segment.file(),
-                number: segment.number(),
-                stands_for: segment.stands_for(),
-                state: SegmentState::Open,
-                bytes: opened.file.size()?,
-                end: 0,
-                frames: 0,
-                records: 0,
-                first_ms: None,
-                last_ms: None,
-                torn_at: None,
-                damages: 0,
-            },
-            damages: Vec::new(),
-            out_of_order: Vec::new(),
-            contradicted: None,
-        };
+        let mut checked = Checked::new(opened)?;
         let mut walk = Walk::new(opened)?;
         let done = loop {
             match walk.next()? {
@@ -418,6 +415,12 @@ impl Verification {
                 ));
             }
         }
+        if self.archived > 0 {
+            self.notes.push(format!(
+                "{} segments are in the archive only: their indexes were read, and not their records",
+                self.archived
+            ));
+        }
         let unknown = self.ends.keys().filter(|shard| !self.kept.contains_key(shard)).count();
         if unknown > 0 {
             self.notes.push(format!("{unknown} shards with records were dropped"));
@@ -435,6 +438,26 @@ impl Verification {
 }
 
 impl Checked {
+    fn new(opened: &Opened) -> std::io::Result<Self> {
+        let segment = opened.segment;
+        let report = SegmentReport {
+            file: segment.file(),
+            number: segment.number(),
+            stands_for: segment.stands_for(),
+            state: SegmentState::Open,
+            bytes: opened.file.size()?,
+            end: 0,
+            frames: 0,
+            records: 0,
+            first_ms: None,
+            last_ms: None,
+            torn_at: None,
+            damages: 0,
+        };
+        let (damages, out_of_order) = (Vec::new(), Vec::new());
+        Ok(Self { report, damages, out_of_order, contradicted: None })
+    }
+
     fn finish(&mut self, opened: &Opened, done: Done) {
         let Done { end, ended, torn } = done;
         self.report.end = end;
