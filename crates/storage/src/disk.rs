@@ -12,10 +12,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-#[cfg(test)]
-pub(crate) use self::blocks::BlockFile;
-#[cfg(not(test))]
-use self::blocks::BlockFile;
+pub(crate) use self::blocks::{Aligned, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, BlockFile};
 
 /// Buffers in one call of `pwritev`, as Linux bounds it.
 const VECTORS_MAX: usize = 1_024;
@@ -147,10 +144,10 @@ fn open_direct(path: &Path) -> Option<(File, usize)> {
         // This file takes none.
         Some(told) if told.stx_dio_offset_align == 0 => return None,
         Some(told) => told.stx_dio_offset_align.max(told.stx_dio_mem_align) as usize,
-        None => blocks::BLOCK_BYTES_MIN,
+        None => BLOCK_BYTES_MIN,
     };
-    let block = block.max(blocks::BLOCK_BYTES_MIN);
-    (block.is_power_of_two() && block <= blocks::BLOCK_BYTES_MAX).then_some((file, block))
+    let block = block.max(BLOCK_BYTES_MIN);
+    (block.is_power_of_two() && block <= BLOCK_BYTES_MAX).then_some((file, block))
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -16,8 +16,9 @@ use super::{DiskFile, is_full};
 pub(crate) const BLOCK_BYTES_MIN: usize = 4 << 10;
 /// The longest block; a disk that wants longer ones is written through the page cache.
 pub(crate) const BLOCK_BYTES_MAX: usize = 64 << 10;
-/// Most bytes gathered at a time, and so the size of a file's buffer.
-const GATHERED_BYTES_MAX: usize = 4 << 20;
+/// Most bytes gathered at a time, and so the size of a file's buffer: what stays in a processor's
+/// cache from one time to the next.
+const GATHERED_BYTES_MAX: usize = 1 << 20;
 
 /// A file that is written in whole blocks, and read as any other.
 ///
@@ -132,6 +133,15 @@ impl Blocks {
             self.len = self.len.max(end);
             return Ok(());
         }
+        if let [buffer] = buffers
+            && [start as usize, bytes, buffer.as_ptr().addr()].iter().all(|n| n % self.block == 0)
+            && held == 0
+        {
+            if (start..end).contains(&self.tail_at) {
+                self.tail.clear();
+            }
+            return self.direct.write_at(buffers, at);
+        }
         let wanted = (held + bytes).next_multiple_of(self.block).min(GATHERED_BYTES_MAX);
         let gathered = self.gathered.room(wanted, self.block);
         if self.tail_at == start && self.tail.len() >= held {
@@ -170,16 +180,16 @@ impl Blocks {
     }
 }
 
-/// Memory that starts at a multiple of a block.
+/// Memory that starts at a multiple of a block, at first all zeros.
 #[derive(Default)]
-struct Aligned {
+pub(crate) struct Aligned {
     /// A block more than is used, of which the middle is.
     bytes: Vec<u8>,
 }
 
 impl Aligned {
-    /// `len` bytes, with anything in them.
-    fn room(&mut self, len: usize, align: usize) -> &mut [u8] {
+    /// `len` bytes, as they were left if there was as much room before.
+    pub(crate) fn room(&mut self, len: usize, align: usize) -> &mut [u8] {
         if self.bytes.len() < len + align {
             self.bytes = vec![0; len.next_power_of_two() + align];
         }

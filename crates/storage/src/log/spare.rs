@@ -8,7 +8,7 @@ use hydrant_core::Random;
 
 use super::segment::{SegmentHeader, segment_name};
 use super::shared::{Segment, Shared};
-use crate::disk::DiskFile;
+use crate::disk::{Aligned, BLOCK_BYTES_MAX, DiskFile};
 use crate::planted::{Bug, planted};
 
 /// Zeros written at a time into a file to come.
@@ -47,10 +47,10 @@ pub(super) fn first_spare_no(found: &[String]) -> u64 {
 }
 
 /// Makes sure that there is a spare file, if need be by making one, while the disk keeps
-/// `free_bytes_min` of free space.
-pub(super) fn prepare_spare(shared: &Shared, free_bytes_min: u64) -> Result<(), NewSegmentError> {
+/// `free_bytes_min` of free space. Returns whether it made one: that has room and nothing written.
+pub(super) fn prepare_spare(shared: &Shared, free_bytes_min: u64) -> Result<bool, NewSegmentError> {
     if !shared.spares.lock().is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let bytes = shared.options.segment_bytes;
     if shared.dir.free_bytes()? < bytes.saturating_add(free_bytes_min) {
@@ -65,7 +65,7 @@ pub(super) fn prepare_spare(shared: &Shared, free_bytes_min: u64) -> Result<(), 
     }
     file.sync().map_err(NewSegmentError::Sync)?;
     shared.spares.lock().push(name);
-    Ok(())
+    Ok(true)
 }
 
 /// Makes a spare into the segment `no`, durable on return. A spare that fails is given up.
@@ -113,7 +113,8 @@ pub(super) fn prewrite_spare(shared: &Shared) -> io::Result<()> {
         shared.dir.disk.create(&path)?.allocate(bytes)?;
         // Zeros in the page cache would be there for nobody.
         let file = shared.dir.disk.open_to_append(&path)?;
-        let zeros = vec![0; ZEROS_BYTES];
+        let mut memory = Aligned::default();
+        let zeros = memory.room(ZEROS_BYTES, BLOCK_BYTES_MAX);
         let mut at = 0;
         while at < bytes {
             let len = zeros.len().min((bytes - at) as usize);

@@ -18,11 +18,14 @@ use super::segment::{DATA_START, RESERVED_BYTES};
 use super::shared::{Frames, Segment, Shared};
 use super::spare::{NewSegmentError, new_segment, prepare_spare};
 use super::upkeep::Upkeep;
-use crate::disk::{DiskFile, is_full, is_gone};
+use crate::disk::{Aligned, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, DiskFile, is_full, is_gone};
 use crate::planted::{Bug, planted};
 
 /// Most bytes of one group, unless a single frame is larger.
 const GROUP_BYTES_MAX: usize = 8 << 20;
+/// Bytes of zeros written at a time ahead of small groups into a file that was only allocated, and a
+/// quarter of which is a small group's most.
+const AHEAD_BYTES: u64 = 1 << 20;
 /// How long the log is quiet before the last group is covered by the proof that it was synced.
 const QUIET_BEFORE_COVER: Duration = Duration::from_secs(1);
 
@@ -67,6 +70,8 @@ pub(super) struct Writer {
 struct Open {
     segment: Arc<Segment>,
     file: Arc<dyn DiskFile>,
+    /// Before this byte the file was written at some time, and not just allocated.
+    written: u64,
 }
 
 impl Writer {
@@ -255,7 +260,7 @@ impl Writer {
         self.write(&[IoSlice::new(&NOTHING)], self.at).and_then(|()| self.sync()).is_ok()
     }
 
-    fn write_group(&self, group: &[Numbered]) -> Result<(), LogError> {
+    fn write_group(&mut self, group: &[Numbered]) -> Result<(), LogError> {
         const PADDING: [u8; 8] = [0; 8];
         let stamp = self.open()?.segment.stamp;
         let headers: Vec<_> = group.iter().map(|n| n.header.encode(stamp)).collect();
@@ -267,12 +272,36 @@ impl Writer {
                 [header, &numbered.append.offsets, &numbered.append.records, &PADDING[..padding]];
             buffers.extend(parts.iter().filter(|p| !p.is_empty()).map(|p| IoSlice::new(p)));
         }
+        self.write_ahead(group.last().map_or(self.at, |n| n.at + n.header.frame_bytes()))?;
         self.write(&buffers, self.at)?;
         metrics::counter!("hydrant_log_appended_records")
             .increment(group.iter().map(|n| u64::from(n.header.count)).sum());
         metrics::counter!("hydrant_log_appended_bytes")
             .increment(group.iter().map(|n| n.append.body_bytes() as u64).sum());
         metrics::histogram!("hydrant_log_group_appends").record(group.len() as f64);
+        Ok(())
+    }
+
+    /// Writes zeros behind a small group that will end at `end`, so that the syncs of those that follow
+    /// have no metadata to write: in a file that was only allocated, each block's first write changes
+    /// what the file system knows of it.
+    fn write_ahead(&mut self, end: u64) -> Result<(), LogError> {
+        let from = end.next_multiple_of(BLOCK_BYTES_MIN as u64);
+        let upto = (from + AHEAD_BYTES).min(self.capacity);
+        let is_small = end - self.at <= AHEAD_BYTES / 4;
+        if end <= self.open()?.written || !is_small || from >= upto {
+            return Ok(());
+        }
+        let mut memory = Aligned::default();
+        let zeros = memory.room((upto - from) as usize, BLOCK_BYTES_MAX);
+        match self.write(&[IoSlice::new(zeros)], from) {
+            // The group may fit.
+            Err(LogError::Full) => return Ok(()),
+            done => done?,
+        }
+        if let Some(open) = &mut self.open {
+            open.written = upto;
+        }
         Ok(())
     }
 
@@ -376,7 +405,7 @@ impl Writer {
         self.shared.check()?;
         // Room first: a segment that is ended and has no successor takes nothing.
         let floor = self.shared.options.free_bytes_min;
-        prepare_spare(&self.shared, floor).map_err(|e| self.roll_error(&e))?;
+        let is_new = prepare_spare(&self.shared, floor).map_err(|e| self.roll_error(&e))?;
         if self.open.is_some() {
             self.group += 1;
             self.write_mark(&Header::mark(Kind::End, self.group, self.at))?;
@@ -391,7 +420,8 @@ impl Writer {
             .map_err(|e| self.roll_error(&e))?;
         self.shared.segments.write().push(segment.clone());
         self.next += 1;
-        self.open = Some(Open { segment, file });
+        let written = if is_new { DATA_START } else { self.capacity };
+        self.open = Some(Open { segment, file, written });
         (self.at, self.group, self.uncovered) = (DATA_START, 0, false);
         Ok(())
     }

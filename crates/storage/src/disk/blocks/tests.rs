@@ -218,3 +218,25 @@ fn a_write_that_fails_changes_nothing_before_it_and_can_be_made_again() {
     file.write_at(&[IoSlice::new(&[9; 10])], 3_000).unwrap();
     assert!(std::fs::read(&path).unwrap()[..3_000] == content(0, 3_000));
 }
+
+#[test]
+fn whole_blocks_are_written_from_where_they_are() {
+    let (_dir, path) = used_file(FILE_BYTES);
+    let (file, direct) = strict(&path, usize::MAX, io::ErrorKind::Other);
+    let mut memory = Aligned::default();
+    let zeros = memory.room(3 * BLOCK, BLOCK_BYTES_MAX);
+    file.write_at(&[IoSlice::new(&content(0, 100))], 0).unwrap();
+    // Ahead of the block that is half written, which stays known.
+    file.write_at(&[IoSlice::new(zeros)], BLOCK as u64).unwrap();
+    file.write_at(&[IoSlice::new(&content(100, 5_000))], 100).unwrap();
+    let found = std::fs::read(&path).unwrap();
+    assert!(found[..5_100] == content(0, 5_100));
+    assert!(found[5_100..4 * BLOCK].iter().all(|b| *b == 0));
+    // Over it.
+    file.write_at(&[IoSlice::new(zeros)], 0).unwrap();
+    file.write_at(&[IoSlice::new(&[3; 10])], 5_100).unwrap();
+    let found = std::fs::read(&path).unwrap();
+    assert!(found[..5_100].iter().all(|b| *b == 0));
+    assert_eq!(found[5_100..5_110], [3; 10]);
+    assert_eq!(direct.writes.load(Ordering::Relaxed), 5);
+}
