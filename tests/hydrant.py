@@ -28,6 +28,7 @@ KEY = ("test", "test")
 DRIVER4 = Path(sys.prefix) / "driver4"
 AIO = Path(sys.prefix) / "aio"
 TESTS = Path(__file__).parent
+ANYWHERE = "127.0.0.1:0"
 START_SECONDS = 30
 STOP_SECONDS = 30
 
@@ -47,9 +48,7 @@ class Server:
         Server.every.append(self)
 
     def command(self, verb="serve"):
-        anywhere = "127.0.0.1:0"
-        return [BINARY, verb, "--data-dir", str(self.data), "--listen", anywhere,
-                "--pg-listen", anywhere, "--admin-listen", anywhere, *self.arguments]
+        return [BINARY, *serve(self.data, verb), *self.arguments]
 
     def spawn(self):
         """Starts the process, and does not wait."""
@@ -252,6 +251,30 @@ def user_records(records):
     return [(one["partitionKey"], base64.b64decode(one["data"])) for one in users]
 
 
+def serve(data, verb="serve", **addresses):
+    """The words that start a server, each address on a port of its own unless said otherwise."""
+    addresses = dict(listen=ANYWHERE, pg_listen=ANYWHERE, admin_listen=ANYWHERE) | addresses
+    flags = [("--" + name.replace("_", "-"), value) for name, value in addresses.items()]
+    return [verb, "--data-dir", str(data), *(word for flag in flags for word in flag)]
+
+
+def run(*arguments, env=None, timeout=60):
+    """Runs the binary to its end; its exit status, and what it said."""
+    done = subprocess.run([BINARY, *map(str, arguments)], env=environment(env or {}),
+                          timeout=timeout, capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL)
+    said = done.stdout + done.stderr
+    assert "panicked" not in said, said
+    return done.returncode, said
+
+
+def refuses(*arguments, env=None):
+    """Runs a server that cannot start; its last words. It ends by itself, with an error."""
+    status, said = run(*arguments, env=env)
+    assert status not in (0, -signal.SIGABRT, -signal.SIGSEGV), said
+    return said
+
+
 def sh(script, env, timeout=60):
     """Runs what a person would type; its output. Any command that fails fails it."""
     done = subprocess.run(
@@ -342,6 +365,14 @@ def body(s3, bucket, key):
     """An object's bytes, unpacked if its name says that they are packed."""
     raw = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
     return gzip.decompress(raw) if key.endswith(".gz") else raw
+
+
+def files_with(folder, *secrets):
+    """The files below a folder that have one of these texts in them, or in base64."""
+    forms = [text.encode() for text in secrets]
+    forms += [base64.b64encode(form).rstrip(b"=") for form in forms]
+    return [path for path in folder.rglob("*") if path.is_file()
+            and any(form in path.read_bytes() for form in forms)]
 
 
 def free_port():

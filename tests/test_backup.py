@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 import socket
-import subprocess
 import threading
 import time
 
@@ -17,7 +16,7 @@ import pytest
 
 import hydrant
 from capture import Source, number
-from hydrant import KEY, body, eventually, make_stream, read_stream, sh
+from hydrant import KEY, body, eventually, make_stream, read_stream, refuses, serve, sh
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -28,12 +27,9 @@ UPLOADED = "hydrant_archive_uploaded_segments_total"
 
 def run(*arguments, fails=False):
     """Runs the binary; what it said."""
-    done = subprocess.run(
-        [hydrant.BINARY, *map(str, arguments)], env=hydrant.environment({}), text=True,
-        timeout=COMMAND_SECONDS, stdin=subprocess.DEVNULL, capture_output=True,
-    )
-    assert (done.returncode != 0) == fails, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    status, said = hydrant.run(*arguments, timeout=COMMAND_SECONDS)
+    assert (status != 0) == fails, said
+    return said
 
 
 def gauge(server, name):
@@ -208,9 +204,7 @@ def test_a_directory_restored_by_half_is_not_served(start, tmp_path):
     held.write_bytes(b"as it was not" + kept[13:])
     restore = ["restore", "--from", tmp_path / "backup", "--data-dir", tmp_path / "b"]
     assert "not as it was put" in run(*restore, fails=True)
-    said = run("serve", "--data-dir", tmp_path / "b", "--listen", "127.0.0.1:0", "--pg-listen",
-               "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", fails=True)
-    assert "restored by half" in said
+    assert "restored by half" in refuses(*serve(tmp_path / "b"))
     held.write_bytes(kept)
     run(*restore)
     again = start(data=tmp_path / "b")

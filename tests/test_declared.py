@@ -84,14 +84,6 @@ def ids(source):
     return found
 
 
-def files_with(folder, *secrets):
-    """The files below a folder that have one of these texts in them, or in base64."""
-    forms = [text.encode() for text in secrets]
-    forms += [base64.b64encode(form).rstrip(b"=") for form in forms]
-    return [path for path in folder.rglob("*") if path.is_file()
-            and any(form in path.read_bytes() for form in forms)]
-
-
 def test_a_source_is_declared(database, start, tmp_path, pg):
     env = {"READER_PASSWORD": PASSWORD}
     server = start(*settings(tmp_path, pg, database, ["a"]), env=env)

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from hydrant import BINARY, environment
+from hydrant import BINARY, environment, serve
 
 
 @pytest.mark.timeout(240)
@@ -21,10 +21,8 @@ def test_every_earthquake_is_in_the_table_once(tmp_path):
 
 def demo(folder):
     """Runs it to its end; what it told."""
-    anywhere = "127.0.0.1:0"
     done = subprocess.run(
-        [BINARY, "demo", "--exit", "--data-dir", str(folder / "data"), "--listen", anywhere,
-         "--pg-listen", anywhere, "--admin-listen", anywhere],
+        [BINARY, *serve(folder / "data", "demo"), "--exit"],
         env=environment({}), cwd=folder, capture_output=True, text=True, timeout=110,
         stdin=subprocess.DEVNULL,
     )

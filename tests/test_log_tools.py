@@ -4,7 +4,7 @@ import base64
 import json
 import subprocess
 
-from hydrant import BINARY, environment, make_stream, read_stream
+from hydrant import BINARY, environment, make_stream, read_stream, refuses, run, serve
 
 MARK = b"hydrant-damage-mark"
 WHOLE, DAMAGED, UNREADABLE = 0, 1, 2
@@ -12,11 +12,7 @@ WHOLE, DAMAGED, UNREADABLE = 0, 1, 2
 
 def log(tool, data, *arguments):
     """The exit status of a tool, and what it printed."""
-    words = [BINARY, "log", tool, "--data-dir", str(data), *map(str, arguments)]
-    done = subprocess.run(words, env=environment({}), timeout=60, capture_output=True, text=True,
-                          stdin=subprocess.DEVNULL)
-    assert "panicked" not in done.stderr, done.stderr
-    return done.returncode, done.stdout + done.stderr
+    return run("log", tool, "--data-dir", data, *arguments)
 
 
 def log_json(tool, data, *arguments):
@@ -57,16 +53,6 @@ def fill(server, name="s"):
     return marked
 
 
-def refuses(data):
-    words = [BINARY, "serve", "--data-dir", str(data)]
-    for flag in ["--listen", "--pg-listen", "--admin-listen"]:
-        words += [flag, "127.0.0.1:0"]
-    done = subprocess.run(words, env=environment({}), timeout=60, capture_output=True, text=True,
-                          stdin=subprocess.DEVNULL)
-    assert done.returncode not in (0, -6, -11)
-    return done.stdout + done.stderr
-
-
 def test_a_damaged_segment_and_the_way_on(start):
     server = start("--segment-mib", "16")
     marked = fill(server)
@@ -80,7 +66,7 @@ def test_a_damaged_segment_and_the_way_on(start):
     path, at = holding(server.data, MARK)
     flip(path, at)
 
-    said = refuses(server.data)
+    said = refuses(*serve(server.data))
     assert path.name in said and "hydrant log salvage" in said, said
     status, said = log("verify", server.data)
     assert status == DAMAGED and path.name in said and marked in said, said

@@ -8,27 +8,8 @@ import subprocess
 import pytest
 from botocore.exceptions import ClientError
 
-from hydrant import (BINARY, environment, eventually, keys, make_delivery, make_stream,
-                     read_stream)
-
-
-def refuses(*arguments, env=None):
-    """Runs a server that cannot start; its last words. It ends by itself, with an error."""
-    done = subprocess.run([BINARY, *map(str, arguments)], env=environment(env or {}), timeout=30,
-                          capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    said = done.stdout + done.stderr
-    assert done.returncode not in (0, -6, -11), said
-    assert "panicked" not in said, said
-    return said
-
-
-def serve(data, **addresses):
-    flags = {"listen": "127.0.0.1:0", "pg-listen": "127.0.0.1:0", "admin-listen": "127.0.0.1:0"}
-    flags |= {name.replace("_", "-"): value for name, value in addresses.items()}
-    words = ["serve", "--data-dir", data]
-    for name, value in flags.items():
-        words += ["--" + name, value]
-    return words
+from hydrant import (BINARY, eventually, keys, make_delivery, make_stream, read_stream, refuses,
+                     serve)
 
 
 def test_help_is_for_people():
