@@ -11,13 +11,13 @@ mod starts;
 mod table;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use self::rows::ROWS;
 use self::table::Line;
-use crate::process::{cargo, root, succeeds};
+use crate::process::{cargo, now, root, succeeds};
 
 /// What is wanted.
 pub(crate) struct Wanted {
@@ -124,11 +124,6 @@ fn build() -> Result<Option<PathBuf>> {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     Ok(Some(target.join("release/hydrant").canonicalize()?))
-}
-
-#[allow(clippy::disallowed_methods, reason = "what is measured is real time")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 #[allow(clippy::disallowed_methods, reason = "what is measured is real time")]

@@ -87,16 +87,14 @@ fn machine(program: &Path) -> Result<String> {
 
 fn count(program: &Path) -> Result<Counts> {
     let names = quietly(&mut Command::new(program))?;
-    let todo: Vec<(String, u64)> =
-        names.lines().flat_map(|name| [0, RUNS].map(|runs| (name.to_owned(), runs))).collect();
-    let todo = Mutex::new(todo);
-    let work = || -> Result<Vec<(String, u64, u64)>> {
+    let todo: Mutex<Vec<&str>> = Mutex::new(names.lines().collect());
+    let work = || -> Result<Vec<(String, u64)>> {
         let mut done = Vec::new();
         loop {
             let next = todo.lock().ok().and_then(|mut todo| todo.pop());
-            let Some((name, runs)) = next else { return Ok(done) };
-            let total = total(program, &name, runs)?;
-            done.push((name, runs, total));
+            let Some(name) = next else { return Ok(done) };
+            let (once, all) = (total(program, name, 0)?, total(program, name, RUNS)?);
+            done.push((name.to_owned(), all.saturating_sub(once) / RUNS));
         }
     };
     let done = std::thread::scope(|threads| {
@@ -104,16 +102,7 @@ fn count(program: &Path) -> Result<Counts> {
         let joined = workers.into_iter().map(|worker| worker.join().ok().context("a count failed"));
         joined.map(|done| done?).collect::<Result<Vec<_>>>()
     })?;
-    let mut counts = Counts::new();
-    let done: Vec<_> = done.into_iter().flatten().collect();
-    for (name, runs, total) in &done {
-        let once = done.iter().find(|other| other.0 == *name && other.1 == 0);
-        if *runs > 0 {
-            let (_, _, once) = once.context("no first run")?;
-            counts.insert(name.clone(), total.saturating_sub(*once) / runs);
-        }
-    }
-    Ok(counts)
+    Ok(done.into_iter().flatten().collect())
 }
 
 /// Instructions of a whole process.

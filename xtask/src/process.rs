@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 /// The root of the repository.
 pub(crate) fn root() -> PathBuf {
@@ -54,10 +56,26 @@ pub(crate) fn present(program: &str) -> bool {
     quietly(Command::new(program).arg("--version")).is_ok()
 }
 
+/// What a command tells as JSON; the error is what it printed.
+pub(crate) fn told(command: &mut Command) -> Result<Value> {
+    let said = quietly(command)?;
+    serde_json::from_str(&said).with_context(|| format!("what {} told", shown(command)))
+}
+
+/// Whether this process may do everything on this machine.
+pub(crate) fn is_root() -> bool {
+    quietly(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
+}
+
+#[allow(clippy::disallowed_methods, reason = "how long a command takes is real time")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
 /// Installs a package of Debian's, which only root can.
 pub(crate) fn apt_install(package: &str) -> Result<()> {
     anyhow::ensure!(
-        quietly(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0"),
+        is_root(),
         "not on this machine, and only root installs it: apt-get install {package}"
     );
     println!("installing {package}");

@@ -6,13 +6,13 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::kept::{split, thousands};
-use crate::process::{cargo, root};
+use crate::process::{cargo, now, root};
 use crate::{kept, setup, test};
 
 const LEDGER: &str = "docs/reliability.md";
@@ -81,11 +81,6 @@ fn cut(python: &Path, binary: &Path) -> Result<Option<Vec<Row>>> {
         let running = CUTS.map(|cuts| threads.spawn(move || of_kind(cuts)));
         running.into_iter().map(|one| one.join().ok().context("a count of cuts failed")?).collect()
     })
-}
-
-#[allow(clippy::disallowed_methods, reason = "how long this command goes on is real time")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 /// Simulates with seeds that the ledger has not seen.

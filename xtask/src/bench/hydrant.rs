@@ -11,7 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::{Bench, now, sleep};
+use super::{Bench, sleep};
+use crate::process::{now, told};
 
 const READY_MAX: Duration = Duration::from_secs(300);
 const LOOK: Duration = Duration::from_millis(2);
@@ -146,13 +147,7 @@ impl<'a> Server<'a> {
 
 /// Runs `hydrant bench` with these words, and gives its report.
 pub(super) fn load(bench: &Bench, arguments: &[&str]) -> Result<Value> {
-    let mut command = Command::new(&bench.hydrant);
-    command.arg("bench").args(arguments).arg("--json").stdin(Stdio::null());
-    let output = command.output()?;
-    if !output.status.success() {
-        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(serde_json::from_slice(&output.stdout)?)
+    told(Command::new(&bench.hydrant).arg("bench").args(arguments).arg("--json"))
 }
 
 fn is_ready(told: &Value) -> bool {

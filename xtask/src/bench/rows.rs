@@ -5,14 +5,14 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::hydrant::{Folder, Server, number};
 use super::table::Told;
 use super::{Bench, peers, redis, sleep, starts};
 use crate::kept::thousands;
-use crate::process::quietly;
+use crate::process::{is_root, told};
 
 /// What the server verifies signatures with, and the load signs with.
 const KEY: &str = "AKIDEXAMPLE:secret";
@@ -209,10 +209,6 @@ fn get_from_disk(bench: &Bench) -> Result<Told> {
     Ok(Told { measured: got(&report)?, command, reports: report })
 }
 
-fn is_root() -> bool {
-    quietly(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
-}
-
 fn fan_out(bench: &Bench, load: &[&str]) -> Result<(Value, String)> {
     let folder = Folder::new()?;
     let server = Server::start(bench, &folder, &[])?;
@@ -258,8 +254,7 @@ fn fan_out_delay(bench: &Bench) -> Result<Told> {
 
 fn one_of_thousands(bench: &Bench) -> Result<Told> {
     let mut command = Command::new(bench.program("mixed"));
-    let said = quietly(command.args(["--shards", "2000", "--mib", "4096"]))?;
-    let report: Value = serde_json::from_str(&said).context("what mixed said")?;
+    let report = told(command.args(["--shards", "2000", "--mib", "4096"]))?;
     let measured = format!(
         "{:.0} MiB/s, alone {:.0} MiB/s: **{:.2} ×** as long",
         number(&report, "/mixed_mib_a_second")?,

@@ -2,14 +2,14 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use anyhow::Result;
+use serde_json::json;
 
 use super::Bench;
 use super::hydrant::{Folder, Server, number};
 use super::table::Told;
 use crate::kept::thousands;
-use crate::process::quietly;
+use crate::process::told;
 
 const SHARDS: &str = "10000";
 const GIB: &str = "100";
@@ -57,8 +57,7 @@ pub(super) fn much_data(bench: &Bench) -> Result<Told> {
     let data = server.data().to_owned();
     server.stop()?;
     let mut sparse = Command::new(bench.program("sparse"));
-    let said = quietly(sparse.arg(&data).args(["--gib", GIB]))?;
-    let filled: Value = serde_json::from_str(&said).context("what sparse said")?;
+    let filled = told(sparse.arg(&data).args(["--gib", GIB]))?;
     // The one that stops cleanly is the server.
     Server::start(bench, &folder, &arguments)?.stop()?;
     let server = Server::start(bench, &folder, &arguments)?;
