@@ -185,6 +185,7 @@ async fn write(settings: &Settings, mixed: &Place, alone: &[Place]) -> Outcome<(
             let length = RECORD_BYTES_MIN + below(RECORD_BYTES_MAX - RECORD_BYTES_MIN);
             batch.push(&below(u64::MAX).to_be_bytes(), &noise[..length as usize]);
         }
+        let batch = batch.shared();
         bytes += batch.size_bytes() as u64;
         let passed = DAY.as_millis() as u64 * bytes.min(bytes_max) / bytes_max;
         let moment = Timestamp::from_millis(MORNING_MS + passed * 99 / 100);

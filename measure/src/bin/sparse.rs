@@ -19,10 +19,10 @@ use hydrant_core::control::{ControlStore, scan_all};
 use hydrant_core::log::{LogEngine, ShardUid};
 use hydrant_core::record::RecordBatch;
 use hydrant_core::{Random, SystemClock};
-use hydrant_storage::{Control, DataDir, Disk, DiskFile, Log, LogOptions, RealDisk, abort};
+use hydrant_storage::{
+    Control, DataDir, Disk, DiskFile, Log, LogOptions, RealDisk, SHARD_ROWS, abort,
+};
 
-/// What the log calls the rows of its shards.
-const SHARDS: &str = "log/shard/";
 const RECORD_BYTES_MAX: u64 = 10 << 20;
 const IN_FLIGHT: usize = 4;
 const BLOCK_BYTES: usize = 4_096;
@@ -138,15 +138,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let clock = Arc::new(SystemClock);
     let disk = Arc::new(SparseDisk);
     let log = Log::open_on(disk, &dir, options, store.clone(), clock, &random, abort())?;
-    let rows = scan_all(&*store, SHARDS).await?;
+    let rows = scan_all(&*store, SHARD_ROWS).await?;
     let shards: Vec<_> = rows
         .iter()
-        .filter_map(|(key, _)| key.strip_prefix(SHARDS)?.parse().ok().map(ShardUid))
+        .filter_map(|(key, _)| key.strip_prefix(SHARD_ROWS)?.parse().ok().map(ShardUid))
         .collect();
     let bytes_max = settings.gib << 30;
     let each = (bytes_max / (shards.len().max(1) as u64)).clamp(1, RECORD_BYTES_MAX);
     let mut batch = RecordBatch::new();
     batch.push(b"zeros", &vec![0; each as usize]);
+    let batch = batch.shared();
     let mut bytes = 0;
     let mut under_way = FuturesUnordered::new();
     for shard in shards.iter().cycle() {
