@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hydrant_core::catalog::{Held, Shard, Stream};
+use hydrant_core::catalog::{Held, Shard, ShardId, Stream};
 use hydrant_core::encryption::DataKeyId;
 use hydrant_core::hash::HashKey;
 use hydrant_core::log::LogError;
@@ -75,7 +75,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     let _under_way = kinesis.puts.begin();
     let held = kinesis.usable(&id)?;
     if let Some(text) = ordering {
-        check_ordering(kinesis, &id, text)?;
+        check_ordering(kinesis, &id, &held.stream, text).await?;
     }
     let data_key = kinesis.data_key(&held.stream)?;
     put::dry_run(request.dry_run)?;
@@ -140,7 +140,12 @@ async fn append(
 
 /// The number only has to be one that was given out: records of a shard are numbered in the order of
 /// their acknowledgements anyway, so a later put is always above an earlier one.
-fn check_ordering(kinesis: &Kinesis, id: &StreamKey, text: &str) -> Result<(), Error> {
+async fn check_ordering(
+    kinesis: &Kinesis,
+    id: &StreamKey,
+    stream: &Stream,
+    text: &str,
+) -> Result<(), Error> {
     let now = kinesis.clock.now().as_secs();
     let number: Option<SequenceNumber> = text.parse().ok();
     let old: Option<OldSequenceNumber> = text.parse().ok();
@@ -148,11 +153,23 @@ fn check_ordering(kinesis: &Kinesis, id: &StreamKey, text: &str) -> Result<(), E
     if record_s.is_some_and(|s| s <= now + 1) {
         return Ok(());
     }
+    // After the clock was set back, numbers that were given out are ahead of it.
+    if let Some(number) = number
+        && was_given_out(kinesis, stream, number).await
+    {
+        return Ok(());
+    }
     Err(Error::InvalidArgument(format!(
         "ExclusiveMinimumSequenceNumber {text} used in PutRecord on stream {} under account {} is \
          invalid.",
         id.name, id.scope.account
     )))
+}
+
+async fn was_given_out(kinesis: &Kinesis, stream: &Stream, number: SequenceNumber) -> bool {
+    let Some(shard) = stream.shard(ShardId(number.shard)) else { return false };
+    shard.sequence_number(number.index) == number
+        && kinesis.log.tail(shard.uid).await.is_ok_and(|tail| number.index < tail.end)
 }
 
 /// Every stream has open shards; a row that says otherwise was not written by this program.

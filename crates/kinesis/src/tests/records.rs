@@ -2,6 +2,7 @@
 
 use hydrant_core::Timestamp;
 use hydrant_core::log::{LogError, ShardUid};
+use hydrant_core::sequence::SequenceNumber;
 use hydrant_testkit::FaultyLog;
 use parking_lot::Mutex;
 use proptest::prelude::*;
@@ -332,6 +333,27 @@ async fn a_number_for_ordering_has_to_be_one() {
              PutRecord on stream s under account 000000000000 is invalid."
         )
     );
+}
+
+#[tokio::test]
+async fn a_number_for_ordering_is_good_after_the_clock_was_set_back() {
+    let world = World::new().await;
+    world.create("s", 1).await;
+    world.clock.advance(Duration::from_secs(7_200));
+    let (_, number) = world.put("s", "k", "x").await;
+    world.clock.set(world.clock.now().minus(Duration::from_secs(3_000)));
+    let put = |number: &str| json!({ "StreamName": "s", "PartitionKey": "k", "Data": "", "SequenceNumberForOrdering": number });
+    let next = world.ok("PutRecord", put(&number)).await["SequenceNumber"].clone();
+    let next: SequenceNumber = next.as_str().unwrap().parse().unwrap();
+    assert!(next > number.parse().unwrap());
+    for odd in [
+        SequenceNumber { index: next.index.next(), ..next },
+        SequenceNumber { shard_created_s: next.shard_created_s + 1, ..next },
+        SequenceNumber { shard: 1, ..next },
+    ] {
+        let refused = world.no("PutRecord", put(&odd.to_string())).await;
+        assert_eq!(refused.0, "InvalidArgumentException", "{odd:?}");
+    }
 }
 
 #[tokio::test]
