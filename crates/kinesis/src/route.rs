@@ -40,14 +40,10 @@ impl<'a> Routes<'a> {
         partition_key: &str,
         explicit: Option<HashKey>,
     ) -> Option<(usize, &'a Shard)> {
-        let place = match self.len() {
+        match self.len() {
             // The only shard takes every key: no need to hash one.
-            1 => 0,
-            _ => {
-                let key = explicit.unwrap_or_else(|| HashKey::of(partition_key.as_bytes()));
-                self.held.route(key)?
-            }
-        };
-        Some((place, self.held.open_shard(place)?))
+            1 => self.in_turn(0),
+            _ => self.by_hash(explicit.unwrap_or_else(|| HashKey::of(partition_key.as_bytes()))),
+        }
     }
 }

@@ -34,7 +34,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hydrant_core::control::{ControlStore, scan_all};
+use hydrant_core::control::{ControlStore, scan_each};
 use hydrant_core::limits::{APPEND_BYTES_IN_FLIGHT_MAX, FRAME_BYTES_MAX, FRAME_RECORDS_MAX};
 use hydrant_core::log::{Durable, LogEngine, LogError, ReadLimit, ReadPage, ShardUid, Tail};
 use hydrant_core::record::{Frame, RecordBatch};
@@ -233,13 +233,15 @@ impl Log {
         let segments = self.complete_segments();
         let mut kept = HashMap::new();
         if !segments.is_empty() {
-            for (key, entry) in scan_all(&*self.control, PREFIX).await.map_err(control_error)? {
-                let row: Row = entry.json(&key).map_err(control_error)?;
+            let seen = scan_each(&*self.control, PREFIX, |key, entry| {
+                let row: Row = entry.json(&key)?;
                 if let Some(shard) = uid_of(&key) {
                     let retention = Duration::from_millis(row.retention_ms);
                     kept.insert(shard, Kept { retention, trimmed: row.trimmed });
                 }
-            }
+                Ok(())
+            });
+            seen.await.map_err(control_error)?;
         }
         let (reply, answer) = oneshot::channel();
         self.task(Task::Reclaim { segments, kept, reply })?;
