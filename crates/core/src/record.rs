@@ -106,29 +106,15 @@ impl RecordBatch {
     /// 65,535 bytes, and less than 4 GiB in all;
     /// the limits of [`crate::limits`] are far below both.
     pub fn push(&mut self, key: &[u8], data: &[u8]) {
-        self.push_with(0, key, data.len(), |room| room.extend_from_slice(data));
+        let Ok(()) = self.try_push_with(0, key, data.len(), |room| {
+            room.extend_from_slice(data);
+            Ok::<_, Infallible>(())
+        });
     }
 
     /// Adds a record with these flags whose data `write` appends to the buffer: `data_bytes` of it, no
-    /// more and no less. The caller's duty as with [`Self::push`].
-    pub fn push_with(
-        &mut self,
-        flags: u8,
-        key: &[u8],
-        data_bytes: usize,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) {
-        let written = self.try_push_with(flags, key, data_bytes, |room| {
-            write(room);
-            Ok::<_, Infallible>(())
-        });
-        match written {
-            Ok(()) => {}
-            Err(never) => match never {},
-        }
-    }
-
-    /// Like [`Self::push_with`]. If `write` fails, the batch is as it was before.
+    /// more and no less. If it fails, the batch is as it was before. The caller's duty as with
+    /// [`Self::push`].
     pub fn try_push_with<E>(
         &mut self,
         flags: u8,

@@ -157,9 +157,12 @@ async fn a_record_cannot_pass_for_another() {
         let shard = ShardUid(shard);
         log.create(shard, Duration::from_secs(86_400)).await.unwrap();
         let mut batch = RecordBatch::new();
-        batch.push_with(hydrant_core::record::ENCRYPTED, key, data.len(), |room| {
+        let flag = hydrant_core::record::ENCRYPTED;
+        let pushed = batch.try_push_with(flag, key, data.len(), |room| {
             room.extend_from_slice(data);
+            Ok::<_, std::convert::Infallible>(())
         });
+        pushed.unwrap();
         log.append(shard, batch).await.unwrap();
         let log = EncryptedLog::new(log, world.vault.clone());
         log.read(shard, RecordIndex::MIN, ALL).await.map(|page| page.len())

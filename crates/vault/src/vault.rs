@@ -196,9 +196,8 @@ impl Vault {
         let bytes = batch.encoded_bytes() + batch.len() * OVERHEAD_BYTES;
         let mut out = RecordBatch::with_capacity(batch.len(), bytes);
         let mut context = Context::new(shard, id);
-        let mut failed = false;
         for (n, (partition_key, data)) in (first..).zip(batch.records()) {
-            out.push_with(ENCRYPTED, partition_key, data.len() + OVERHEAD_BYTES, |room| {
+            out.try_push_with(ENCRYPTED, partition_key, data.len() + OVERHEAD_BYTES, |room| {
                 let nonce = nonce(salt, n);
                 room.put_u64_le(id.0);
                 room.put_slice(&nonce);
@@ -206,22 +205,17 @@ impl Vault {
                 room.put_slice(data);
                 let aad = Aad::from(context.with(partition_key));
                 let nonce = Nonce::assume_unique_for_key(nonce);
-                match key.seal_in_place_separate_tag(nonce, aad, &mut room[at..]) {
-                    Ok(tag) => room.put_slice(tag.as_ref()),
-                    Err(_) => {
-                        failed = true;
-                        // No plain text, whatever happens to the batch.
-                        room[at..].fill(0);
-                        room.put_bytes(0, TAG_BYTES);
-                    }
-                }
-            });
+                let sealed = key.seal_in_place_separate_tag(nonce, aad, &mut room[at..]);
+                let tag = sealed.map_err(|_| {
+                    // No plain text, whatever happens to the batch.
+                    room[at..].fill(0);
+                    LogError::Invalid("a record is too long to be encrypted")
+                })?;
+                room.put_slice(tag.as_ref());
+                Ok::<_, LogError>(())
+            })?;
         }
-        if failed {
-            Err(LogError::Invalid("a record is too long to be encrypted"))
-        } else {
-            Ok(out)
-        }
+        Ok(out)
     }
 
     /// The frame with the data of its records decrypted; `None` if none of it is encrypted.
@@ -258,16 +252,12 @@ impl Vault {
             let tag = tag.try_into().map_err(|_| damaged())?;
             let aad = Aad::from(context.with(record.partition_key));
             let nonce = Nonce::assume_unique_for_key(nonce);
-            let mut intact = false;
-            out.push_with(DECRYPTED, record.partition_key, len, |room| {
+            out.try_push_with(DECRYPTED, record.partition_key, len, |room| {
                 let at = room.len();
                 room.put_slice(data);
                 let opened = key.open_in_place_separate_tag(nonce, aad, tag, &mut room[at..], 0..);
-                intact = opened.is_ok();
-            });
-            if !intact {
-                return Err(damaged());
-            }
+                opened.map(|_| ()).map_err(|_| damaged())
+            })?;
         }
         let (offsets, records) = out.into_parts();
         let plain = Frame::new(frame.first(), frame.arrival(), offsets, records);
