@@ -49,16 +49,26 @@ const WRITE_LOCKS: usize = 64;
 /// Sees to it that no shard to come has a number up to `highest`: a log that was restored may have
 /// records of shards that the control store, which is from a moment before, knows nothing of.
 pub async fn allocate_above(store: &dyn ControlStore, highest: u64) -> Result<(), ControlError> {
+    let above = highest.saturating_add(1);
+    claim(store, |next| next.max(above)).await.map(drop)
+}
+
+/// Claims the shard names from the next one up to what `end` makes of it.
+async fn claim(
+    store: &dyn ControlStore,
+    end: impl Fn(u64) -> u64,
+) -> Result<Range<u64>, ControlError> {
     for _ in 0..CLAIMS_MAX {
         let seen = store.get(NEXT_UID).await?;
-        let next: u64 = seen.as_ref().map_or(Ok(1), |e| e.json(NEXT_UID))?;
-        if next > highest {
-            return Ok(());
+        let first: u64 = seen.as_ref().map_or(Ok(1), |e| e.json(NEXT_UID))?;
+        let end = end(first);
+        if end == first {
+            return Ok(first..end);
         }
-        let above = highest.saturating_add(1);
-        match store.commit(vec![Write::put(NEXT_UID, seen.as_ref(), &above)]).await {
+        match store.commit(vec![Write::put(NEXT_UID, seen.as_ref(), &end)]).await {
+            Ok(_) => return Ok(first..end),
             Err(ControlError::Conflict { .. }) => {}
-            done => return done.map(|_| ()),
+            Err(e) => return Err(e),
         }
     }
     Err(ControlError::Unavailable(format!("{NEXT_UID} was claimed by others each time")))
@@ -346,7 +356,8 @@ impl StreamCatalog {
         let mut claimed = self.inner.claimed.lock().await;
         while claimed.end - claimed.start < u64::from(count) {
             // What is left of the last claim is given up: names need not be dense.
-            *claimed = self.inner.claim(u64::from(count).max(UIDS_CLAIMED)).await?;
+            let more = u64::from(count).max(UIDS_CLAIMED);
+            *claimed = claim(self.inner.store.as_ref(), |first| first + more).await?;
         }
         let first = claimed.start;
         claimed.start += u64::from(count);
@@ -424,20 +435,6 @@ impl Inner {
             }
             Err(e) => e,
         }
-    }
-
-    async fn claim(&self, count: u64) -> Result<Range<u64>, ControlError> {
-        for _ in 0..CLAIMS_MAX {
-            let seen = self.store.get(NEXT_UID).await?;
-            let first: u64 = seen.as_ref().map_or(Ok(1), |e| e.json(NEXT_UID))?;
-            let next = first + count;
-            match self.store.commit(vec![Write::put(NEXT_UID, seen.as_ref(), &next)]).await {
-                Ok(_) => return Ok(first..next),
-                Err(ControlError::Conflict { .. }) => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Err(ControlError::Unavailable(format!("{NEXT_UID} was claimed by others each time")))
     }
 
     async fn lock(&self, id: &Key) -> MutexGuard<'_, ()> {

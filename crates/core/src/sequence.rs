@@ -254,8 +254,8 @@ impl Decimal {
     /// What one index more adds: the bits below it are 80.
     const STEP: [u64; 2] =
         [((1u128 << 80) / TEN_19 as u128) as u64, ((1u128 << 80) % TEN_19 as u128) as u64];
-    /// Most digits: as many as three limbs have.
-    const DIGITS_MAX: usize = 57;
+    /// As many as three limbs have.
+    const LIMB_DIGITS: usize = 57;
 
     /// The number in decimal.
     pub fn of(number: SequenceNumber) -> Self {
@@ -283,14 +283,18 @@ impl Decimal {
         self.number = number;
     }
 
-    /// Appends its text, without a sign or zeros in front.
+    /// Appends its text of 56 digits.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let mut digits = [b'0'; Self::DIGITS_MAX];
+        // As the first of its 47 hexadecimal digits is a 2, it is above 10^55 and below 10^56.
+        out.extend_from_slice(&self.digits()[1..]);
+    }
+
+    fn digits(&self) -> [u8; Self::LIMB_DIGITS] {
+        let mut digits = [b'0'; Self::LIMB_DIGITS];
         for (limb, place) in self.limbs.iter().zip(digits.chunks_exact_mut(19)) {
             write_digits(*limb, place);
         }
-        let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
-        out.extend_from_slice(&digits[zeros.min(Self::DIGITS_MAX - 1)..]);
+        digits
     }
 }
 
@@ -334,9 +338,8 @@ fn div_rem(limbs: &mut [u64; 3], by: u64) -> u64 {
 
 impl fmt::Display for SequenceNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = Vec::with_capacity(Decimal::DIGITS_MAX);
-        Decimal::of(*self).write(&mut text);
-        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+        let digits = Decimal::of(*self).digits();
+        f.write_str(std::str::from_utf8(&digits[1..]).map_err(|_| fmt::Error)?)
     }
 }
 
