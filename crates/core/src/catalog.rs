@@ -38,7 +38,8 @@ pub use shard::{InvalidShardId, Shard, ShardId};
 use state::lasts;
 pub use state::{StreamMode, StreamState, StreamStatus};
 
-const PREFIX: &str = "streams/";
+/// What the keys of the streams' rows begin with; each holds a [`Stream`].
+pub const STREAM_ROWS: &str = "streams/";
 const NEXT_UID: &str = "log/next-shard-uid";
 /// Shard names claimed from the store at a time.
 const UIDS_CLAIMED: u64 = 1_000;
@@ -269,7 +270,7 @@ impl StreamCatalog {
     pub async fn open(store: Arc<dyn ControlStore>) -> Result<Self, ControlError> {
         let (mut held, mut ids) = (BTreeMap::new(), HashSet::new());
         let mut shards: HashMap<Scope, usize> = HashMap::new();
-        scan_each(store.as_ref(), PREFIX, |key, entry| {
+        scan_each(store.as_ref(), STREAM_ROWS, |key, entry| {
             let mut stream: Stream = entry.json(&key)?;
             share_scope(&shards, &mut stream);
             *shards.entry(stream.scope.clone()).or_default() += shards_at_most(&stream);
@@ -468,7 +469,7 @@ impl Inner {
 }
 
 fn row_key((scope, name): &Key) -> String {
-    format!("{PREFIX}{scope}/{name}")
+    format!("{STREAM_ROWS}{scope}/{name}")
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ use parking_lot::RwLock;
 
 use crate::stream::DeliveryStream;
 
-const PREFIX: &str = "delivery/streams/";
+/// What the keys of the delivery streams' rows begin with. A row's `name` is the stream's, its `uid` the
+/// shard that holds the stream's own records.
+pub const STREAM_ROWS: &str = "delivery/streams/";
 
 /// A delivery stream and the version a change must name.
 #[derive(Clone, Debug)]
@@ -30,7 +32,7 @@ pub(crate) struct DeliveryCatalog {
 impl DeliveryCatalog {
     pub(crate) async fn open(store: Arc<dyn ControlStore>) -> Result<Self, ControlError> {
         let mut held = BTreeMap::new();
-        for (key, entry) in scan_all(store.as_ref(), PREFIX).await? {
+        for (key, entry) in scan_all(store.as_ref(), STREAM_ROWS).await? {
             let stream: DeliveryStream = entry.json(&key)?;
             let id = (stream.scope.clone(), stream.name.clone());
             held.insert(id, Held { stream: Arc::new(stream), version: entry.version });
@@ -124,5 +126,5 @@ impl DeliveryCatalog {
 }
 
 fn row_key(stream: &DeliveryStream) -> String {
-    format!("{PREFIX}{}/{}", stream.scope, stream.name)
+    format!("{STREAM_ROWS}{}/{}", stream.scope, stream.name)
 }

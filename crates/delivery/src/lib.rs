@@ -50,6 +50,7 @@ mod stream;
 mod tap;
 mod worker;
 
+pub use catalog::STREAM_ROWS;
 use catalog::{DeliveryCatalog, Held};
 use shared::Shared;
 use worker::{Signals, Worker};

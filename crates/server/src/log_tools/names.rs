@@ -4,15 +4,12 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result, bail};
 use hydrant_core::Timestamp;
-use hydrant_core::catalog::{ShardId, Stream};
+use hydrant_core::catalog::{STREAM_ROWS, ShardId, Stream};
 use hydrant_core::log::ShardUid;
 use hydrant_core::sequence::{RecordIndex, SequenceNumber};
 use hydrant_storage::{ControlReader, Loss};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-
-const STREAMS: &str = "streams/";
-const DELIVERY_STREAMS: &str = "delivery/streams/";
 
 /// What a shard is of.
 #[derive(Clone, Debug)]
@@ -39,7 +36,7 @@ impl Names {
     /// Reads the rows of the streams and the delivery streams.
     pub(super) fn read(rows: &ControlReader) -> Result<Self> {
         let mut names = HashMap::new();
-        let streams = rows.each(STREAMS, |key, row| {
+        let streams = rows.each(STREAM_ROWS, |key, row| {
             let stream: Stream = row.json(key)?;
             for shard in &stream.shards {
                 names.insert(
@@ -54,7 +51,7 @@ impl Names {
             Ok(())
         });
         streams.context("reading the streams in hydrant.db")?;
-        let delivery = rows.each(DELIVERY_STREAMS, |key, row| {
+        let delivery = rows.each(hydrant_delivery::STREAM_ROWS, |key, row| {
             let Delivery { name, uid } = row.json(key)?;
             names.insert(uid, Named { stream: name, arn: None, shard: None });
             Ok(())
