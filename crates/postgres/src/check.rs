@@ -40,8 +40,6 @@ pub struct Following {
 pub struct Facts {
     /// Which server it is.
     pub identity: Identity,
-    /// Its version as `server_version_num` has it.
-    pub version: u32,
     /// Whether it is a standby.
     pub standby: bool,
     /// Replication slots that are there.
@@ -114,7 +112,6 @@ pub async fn check(
     warnings.extend(asked.warnings());
     Ok(Facts {
         identity,
-        version: server.version(),
         standby: asked.standby,
         slots_used: asked.slots_used,
         slots_max: asked.slots_max,

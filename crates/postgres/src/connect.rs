@@ -14,9 +14,9 @@ use super::wire::{Purpose, Row, Wire};
 use super::{ServerError, tls};
 
 /// Longest time that a question to the catalogs takes. One that waits longer waits for a lock.
-pub const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
 /// The oldest server whose protocol and catalogs are known here, as `server_version_num`.
-pub const VERSION_MIN: u32 = 140_000;
+pub(super) const VERSION_MIN: u32 = 140_000;
 /// Longest `application_name` that a server keeps, in bytes (PostgreSQL: `NAMEDATALEN` - 1).
 const APPLICATION_BYTES_MAX: usize = 63;
 
@@ -130,8 +130,8 @@ impl Server {
         self.wire.version
     }
 
-    /// Runs a statement and reads every row of its answer, of bounded size and within
-    /// [`QUERY_TIMEOUT`]. The caller's duty: quote with [`super::identifier`] and [`super::literal`].
+    /// Runs a statement and reads every row of its answer, of bounded size and within a
+    /// minute. The caller's duty: quote with the functions of `quote`.
     pub async fn query(&mut self, sql: &str) -> Result<Vec<Row>, ServerError> {
         self.ask(sql, During::Query).await
     }

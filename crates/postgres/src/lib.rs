@@ -18,13 +18,12 @@ mod tls;
 mod wire;
 
 pub use check::{Facts, Following, Progress, check};
-pub use connect::{Access, QUERY_TIMEOUT, Server, VERSION_MIN};
+pub use connect::{Access, Server};
 pub use error::ServerError;
 pub use publications::{members, memberships};
-pub use quote::{identifier, literal, table};
-pub use replication::{Arrival, CreatedSlot, Identity, Replication, STATUS_INTERVAL, SlotLifetime};
+pub use replication::{Arrival, CreatedSlot, Identity, Replication, SlotLifetime};
 pub use slot::{SlotRow, Status, drop_slot, gone, lost, release, status, waiting_for};
-pub use snapshot::{PIECE_BYTES, Piece, READERS_MAX, Reading, Snapshot};
+pub use snapshot::{Piece, READERS_MAX, Reading, Snapshot};
 pub use tables::{
     PgType, Published, PublishedTable, TableColumns, TypeKind, primary_key, published,
     table_columns, types,

@@ -3,17 +3,17 @@
 use hydrant_core::capture::PgTable;
 
 /// A name as an identifier, always in quotes, so that case, spaces and keywords stay as they are.
-pub fn identifier(name: &str) -> String {
+pub(super) fn identifier(name: &str) -> String {
     doubled(name, '"')
 }
 
 /// A text as a literal. It counts on `standard_conforming_strings`, which every session here pins.
-pub fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     doubled(text, '\'')
 }
 
 /// A table with its schema.
-pub fn table(table: &PgTable) -> String {
+pub(super) fn table(table: &PgTable) -> String {
     format!("{}.{}", identifier(&table.schema), identifier(&table.table))
 }
 

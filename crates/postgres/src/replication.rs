@@ -13,8 +13,6 @@ use super::quote::{identifier, literal};
 use super::wire::{Purpose, Wire};
 use super::{Access, ServerError};
 
-/// How often a source should tell the server how far it is, well below any `wal_sender_timeout`.
-pub const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a server that was asked for a sign of life may stay silent.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Longest time that the end of a stream takes.
@@ -214,8 +212,8 @@ impl Replication {
 
     /// Tells the server what has arrived and what is durable: it may forget what is before
     /// `flushed`. Never waits. With `reply`, or if nothing has arrived since the last time, the server
-    /// answers with a keepalive. The caller's duty: call it every [`STATUS_INTERVAL`], also while
-    /// nothing is read, and store `flushed` before.
+    /// answers with a keepalive. The caller's duty: call it far more often than the server's
+    /// `wal_sender_timeout`, also while nothing is read, and store `flushed` before.
     pub async fn confirm(
         &mut self,
         received: Lsn,

@@ -20,7 +20,7 @@ use super::{Access, Server, ServerError};
 /// Most connections that read a snapshot.
 pub const READERS_MAX: usize = 16;
 /// Bytes of a piece, unless one line has more.
-pub const PIECE_BYTES: usize = 256 * 1024;
+const PIECE_BYTES: usize = 256 * 1024;
 /// Pieces that wait for who takes them, besides the one that each connection is filling.
 const PIECES_WAITING_MAX: usize = 8;
 
