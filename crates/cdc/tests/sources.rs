@@ -149,6 +149,7 @@ impl World {
             publications: vec!["mz_source".into()],
             slot: None,
             tables: None,
+            left_out: Vec::new(),
             scope: self.scope.clone(),
             stream: "twitch".parse().unwrap(),
             shards: 3,
@@ -412,7 +413,12 @@ async fn a_table_that_comes_later_is_read_and_followed() {
     }
     let b = PgTable { schema: "public".into(), table: "b".into() };
     sources.alter_source("mz_source", AlterSource::DropTable(b.clone())).await.unwrap();
-    until(&sources, |r| r.tables.len() == 1 && r.state == SourceState::Streaming).await;
+    let left = |r: &SourceReport| {
+        r.settings.left_out == [b.clone()]
+            && r.tables.len() == 1
+            && r.state == SourceState::Streaming
+    };
+    until(&sources, left).await;
     postgres.run("INSERT INTO b VALUES (4, 'unseen')").await;
     let add = SourceTable { table: b, partition_by: Vec::new() };
     sources.alter_source("mz_source", AlterSource::AddTable(add)).await.unwrap();

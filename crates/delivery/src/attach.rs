@@ -173,6 +173,7 @@ fn new_source(stream: &DeliveryStream, database: &Database, mark: String) -> Sou
         publications: vec![name.to_owned()],
         slot: None,
         tables: database.plan.tables.clone(),
+        left_out: Vec::new(),
         scope: stream.scope.clone(),
         stream: database.stream.clone(),
         shards: SHARDS,

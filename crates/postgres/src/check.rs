@@ -88,8 +88,7 @@ pub async fn check(
 
     let publications = publications_there(server, settings, progress).await?;
     let members = publications::members(server, &settings.publications).await?;
-    let listed = settings.tables.as_deref();
-    let published = tables::published(server, &settings.publications, listed).await?;
+    let published = tables::published(server, settings).await?;
     if settings.snapshot == SnapshotMode::Initial && progress.following.is_none() {
         readable(access, &published)?;
     }

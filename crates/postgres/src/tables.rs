@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hydrant_core::capture::{
-    CapturedTable, Failure, PgColumn, PgTable, SOURCE_TABLES_MAX, SourceTable, TableState,
+    CapturedTable, Failure, PgColumn, PgTable, SOURCE_TABLES_MAX, SourceSettings, TableState,
 };
 
 use super::error::During;
@@ -106,21 +106,22 @@ pub struct PgType {
     pub element: Option<u32>,
 }
 
-/// The tables that the publications publish, or those of them that are listed. Fails with
-/// [`Failure::Other`] when there are more than [`SOURCE_TABLES_MAX`], or too many columns.
+/// The tables of the publications that a source takes. Fails with [`Failure::Other`] when there are
+/// more than [`SOURCE_TABLES_MAX`], or too many columns.
 pub async fn published(
     server: &mut Server,
-    publications: &[String],
-    listed: Option<&[SourceTable]>,
+    settings: &SourceSettings,
 ) -> Result<Published, ServerError> {
-    let mut relations = publications::relations(server, publications).await?;
+    let mut relations = publications::relations(server, &settings.publications).await?;
     let mut missing = Vec::new();
-    if let Some(listed) = listed {
+    if let Some(listed) = &settings.tables {
         let wanted: BTreeSet<&PgTable> = listed.iter().map(|listed| &listed.table).collect();
         relations.retain(|relation| wanted.contains(&relation.table));
         let there = |table: &PgTable| relations.iter().any(|relation| relation.table == *table);
         missing = wanted.into_iter().filter(|table| !there(table)).cloned().collect();
     }
+    let left_out: BTreeSet<&PgTable> = settings.left_out.iter().collect();
+    relations.retain(|relation| !left_out.contains(&relation.table));
     if relations.len() > SOURCE_TABLES_MAX {
         let text = format!(
             "the publications have {} tables, a source takes {SOURCE_TABLES_MAX}: list the tables",

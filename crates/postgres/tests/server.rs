@@ -31,6 +31,7 @@ fn settings(publications: &[&str]) -> SourceSettings {
         publications: publications.iter().map(|name| (*name).to_owned()).collect(),
         slot: None,
         tables: None,
+        left_out: Vec::new(),
         scope: Scope {
             account: "000000000000".parse().unwrap(),
             region: "us-east-1".parse().unwrap(),

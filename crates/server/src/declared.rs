@@ -201,6 +201,7 @@ impl SourceOfFile {
             publications: self.publications.clone(),
             slot: slot.map(|name| SlotChoice { name, adopt: self.adopt_slot }),
             tables: tables.transpose()?,
+            left_out: Vec::new(),
             scope,
             stream,
             shards: self.shards,

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use hydrant_core::Timestamp;
 use hydrant_core::capture::{
     AlterSource, Capture, CaptureError, CapturedTable, Connection, Cut, IfExists, Lsn, Secret,
-    SecretReport, SecretText, SourceReport, SourceSettings, SourceState, SourceTable,
+    SecretReport, SecretText, SourceReport, SourceSettings, SourceState,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -152,18 +152,20 @@ fn report(settings: SourceSettings) -> SourceReport {
 
 /// Changes a report as the statement says; the tables that are shown stay as they are.
 fn alter(report: &mut SourceReport, change: AlterSource) -> Result<(), CaptureError> {
-    let listed = &mut report.settings.tables;
+    let SourceSettings { tables: listed, left_out, .. } = &mut report.settings;
     match change {
         AlterSource::AddTable(table) => match listed {
             Some(tables) => tables.push(table),
-            None => return Err(CaptureError::Invalid("the source takes every table".to_owned())),
+            None => left_out.retain(|t| *t != table.table),
         },
-        AlterSource::DropTable(table) => {
-            let is = |t: &SourceTable| t.table == table;
-            let tables = listed.as_mut().filter(|tables| tables.iter().any(is));
-            let tables = tables.ok_or_else(|| not_found("Table", &table.to_string()))?;
-            tables.retain(|t| !is(t));
-        }
+        AlterSource::DropTable(table) => match listed {
+            Some(tables) if tables.iter().all(|t| t.table != table) => {
+                return Err(not_found("Table", &table.to_string()));
+            }
+            Some(tables) => tables.retain(|t| t.table != table),
+            None if left_out.contains(&table) => {}
+            None => left_out.push(table),
+        },
         AlterSource::Resnapshot => report.epoch += 1,
         AlterSource::Pause => report.state = SourceState::Paused,
         AlterSource::Resume => report.state = SourceState::Streaming,

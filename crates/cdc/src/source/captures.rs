@@ -215,7 +215,7 @@ fn alter(row: &mut SourceRow, change: AlterSource) -> Result<(), CaptureError> {
                             .into(),
                     ));
                 }
-                None => row.left_out.retain(|table| *table != listed.table),
+                None => row.settings.left_out.retain(|table| *table != listed.table),
             }
         }
         AlterSource::DropTable(table) => {
@@ -233,8 +233,11 @@ fn alter(row: &mut SourceRow, change: AlterSource) -> Result<(), CaptureError> {
                         ));
                     }
                 }
-                None if !row.left_out.contains(&table) => row.left_out.push(table),
-                None => {}
+                None if row.settings.left_out.contains(&table) => {}
+                None => {
+                    row.settings.left_out.push(table);
+                    settings::source(&row.settings)?;
+                }
             }
         }
         AlterSource::Resnapshot => row.resnapshots += 1,
@@ -263,7 +266,6 @@ impl Inner {
             created: self.ports.clock.now(),
             settings,
             paused: false,
-            left_out: Vec::new(),
             resnapshots: 0,
         };
         let slot = row.slot().name;
@@ -292,7 +294,7 @@ impl Inner {
         let AlterSource::DropTable(table) = change else { return Ok(()) };
         let running = self.running.lock();
         let Some(running) = running.get(&row.settings.name) else { return Ok(()) };
-        if row.settings.tables.is_some() || row.left_out.contains(table) {
+        if row.settings.tables.is_some() || !row.settings.takes(table) {
             return Ok(());
         }
         let absent = running.board.read(|shown| {

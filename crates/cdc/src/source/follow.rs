@@ -386,7 +386,8 @@ fn decide(order: &Order, row: &SourceRow) -> Option<Leave> {
     if order.stop || now.paused || now.resnapshots != row.resnapshots {
         return Some(Leave::Now);
     }
-    let same = now.settings.tables == row.settings.tables && now.left_out == row.left_out;
+    let (then, now) = (&row.settings, &now.settings);
+    let same = now.tables == then.tables && now.left_out == then.left_out;
     (!same).then_some(Leave::Between)
 }
 
@@ -434,8 +435,7 @@ pub(super) fn monitor(
             };
             if began >= next {
                 let live = board.live();
-                let listed = settings.tables.as_deref();
-                match hydrant_postgres::published(connected, &settings.publications, listed).await {
+                match hydrant_postgres::published(connected, &settings).await {
                     Ok(published) => board.saw(&live, &published.tables),
                     // What is wrong with the publications the next validation says too.
                     Err(ServerError::Failed { .. }) => {}

@@ -120,6 +120,14 @@ pub(crate) fn source(settings: &SourceSettings) -> Result<(), CaptureError> {
             return Err(invalid("a table is listed twice"));
         }
     }
+    let left_out = &settings.left_out;
+    if left_out.len() > SOURCE_TABLES_MAX {
+        return Err(invalid(format!("a source leaves out at most {SOURCE_TABLES_MAX} tables")));
+    }
+    left_out.iter().try_for_each(table)?;
+    if left_out.iter().collect::<BTreeSet<_>>().len() < left_out.len() {
+        return Err(invalid("a table is left out twice"));
+    }
     if !(1..=SHARDS_MAX).contains(&settings.shards) {
         return Err(invalid(format!("SHARDS is 1 to {SHARDS_MAX}")));
     }

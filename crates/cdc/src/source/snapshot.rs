@@ -188,13 +188,11 @@ impl Worker {
     /// Takes the tables without their rows.
     fn take_tables(&mut self, session: &Session, from: Lsn) {
         for table in &session.facts.published.tables {
-            if session.row.takes(&table.captured.table) {
-                let mut captured = table.captured.clone();
-                captured.state = TableState::Live;
-                captured.version = self.next_version(captured.oid);
-                let memberships = table.memberships.clone();
-                self.tables.insert(captured.oid, TableRow { captured, from, memberships });
-            }
+            let mut captured = table.captured.clone();
+            captured.state = TableState::Live;
+            captured.version = self.next_version(captured.oid);
+            let memberships = table.memberships.clone();
+            self.tables.insert(captured.oid, TableRow { captured, from, memberships });
         }
     }
 
@@ -211,14 +209,10 @@ impl Worker {
         let settings = &session.row.settings;
         let readers = self.options.snapshot_readers;
         let mut snapshot = Snapshot::open(&session.access, exported, readers).await?;
-        let listed = settings.tables.as_deref();
-        let published =
-            hydrant_postgres::published(snapshot.server(), &settings.publications, listed).await?;
-        let taken = |table: &PublishedTable| {
-            let wanted = only.is_none_or(|only| only.contains(&table.captured.oid));
-            wanted && session.row.takes(&table.captured.table)
-        };
-        let read: Vec<PublishedTable> = published.tables.into_iter().filter(taken).collect();
+        let published = hydrant_postgres::published(snapshot.server(), settings).await?;
+        let wanted =
+            |table: &PublishedTable| only.is_none_or(|only| only.contains(&table.captured.oid));
+        let read: Vec<PublishedTable> = published.tables.into_iter().filter(wanted).collect();
         for table in &read {
             let mut captured = table.captured.clone();
             captured.state = TableState::Snapshotting;
@@ -284,8 +278,7 @@ impl Worker {
     /// that the source takes and does not have, that were out of the publications since they were
     /// read, and whose rows are told apart by another key.
     pub(super) fn differences(&self, session: &Session) -> (BTreeSet<u32>, Vec<u32>) {
-        let published = session.facts.published.tables.iter();
-        let taken = published.filter(|table| session.row.takes(&table.captured.table));
+        let taken = session.facts.published.tables.iter();
         let taken: BTreeMap<u32, &PublishedTable> =
             taken.map(|table| (table.captured.oid, table)).collect();
         let gone = self.tables.keys().filter(|oid| !taken.contains_key(oid)).copied().collect();

@@ -36,9 +36,6 @@ pub(crate) struct SourceRow {
     pub(crate) settings: SourceSettings,
     #[serde(default)]
     pub(crate) paused: bool,
-    /// Tables that a source of all tables leaves out.
-    #[serde(default)]
-    pub(crate) left_out: Vec<PgTable>,
     /// How many new epochs somebody asked for.
     #[serde(default)]
     pub(crate) resnapshots: u64,
@@ -56,14 +53,6 @@ impl SourceRow {
             SlotChoice { name: format!("hydrant_{name}_{}", self.uid), adopt: false }
         };
         self.settings.slot.clone().unwrap_or_else(own)
-    }
-
-    /// Whether a table of the publications is the source's.
-    pub(crate) fn takes(&self, table: &PgTable) -> bool {
-        match &self.settings.tables {
-            Some(listed) => listed.iter().any(|listed| listed.table == *table),
-            None => !self.left_out.contains(table),
-        }
     }
 
     /// Columns that a user chose to make the partition key of.

@@ -313,6 +313,7 @@ impl World {
             publications: vec!["p".into()],
             slot: None,
             tables: None,
+            left_out: Vec::new(),
             scope,
             stream: "s".parse().unwrap(),
             shards: count,
@@ -328,7 +329,6 @@ impl World {
             created: clock.now(),
             settings,
             paused: false,
-            left_out: Vec::new(),
             resnapshots: 0,
         });
         let moody = moody(log.clone(), random.clone());

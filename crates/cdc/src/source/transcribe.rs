@@ -210,7 +210,7 @@ impl Transcriber {
                 schema: told.schema.to_owned(),
                 table: told.name.to_owned(),
             };
-            let takes = self.source.takes(&table);
+            let takes = self.source.settings.takes(&table);
             return Ok(if takes { Step::Unknown(told.oid) } else { Step::Next });
         }
         let heard = self.relations.tell(told);

@@ -275,7 +275,11 @@ impl Worker {
         self.gone_at.retain(|oid, _| gone.contains(oid));
         for oid in gone {
             // One that a statement took out of the source is let go at once.
-            if self.tables.get(oid).is_some_and(|row| session.row.takes(&row.captured.table)) {
+            if self
+                .tables
+                .get(oid)
+                .is_some_and(|row| session.row.settings.takes(&row.captured.table))
+            {
                 self.gone_at.entry(*oid).or_insert(session.facts.end);
             }
         }

@@ -207,6 +207,9 @@ pub struct SourceSettings {
     /// The tables; every table of the publications if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tables: Option<Vec<SourceTable>>,
+    /// Tables of the publications that a source of every table leaves out (`EXCEPT`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<PgTable>,
     /// The stream's account and region.
     pub scope: Scope,
     /// The stream; made if it is not there.
@@ -227,4 +230,14 @@ pub struct SourceSettings {
     /// A word about it.
     #[serde(default)]
     pub comment: String,
+}
+
+impl SourceSettings {
+    /// Whether a table of the publications is the source's.
+    pub fn takes(&self, table: &PgTable) -> bool {
+        match &self.tables {
+            Some(listed) => listed.iter().any(|listed| listed.table == *table),
+            None => !self.left_out.contains(table),
+        }
+    }
 }

@@ -149,6 +149,13 @@ async fn tables_whose_updates_will_fail_are_told() {
     let facts = checked(&access, &settings).await.unwrap();
     assert!(facts.warnings.iter().all(|text| !text.contains("UPDATE and DELETE")));
 
+    settings.publications = vec!["p".into()];
+    settings.left_out = vec![named("public", "a"), named("public", "b")];
+    let facts = checked(&access, &settings).await.unwrap();
+    assert!(facts.warnings.iter().all(|text| !text.contains("UPDATE and DELETE")));
+    settings.left_out.clear();
+    settings.publications = vec!["inserts".into()];
+
     settings.tables =
         Some(vec![SourceTable { table: named("public", "a"), partition_by: vec!["id".into()] }]);
     let facts = checked(&access, &settings).await.unwrap();

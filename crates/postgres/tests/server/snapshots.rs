@@ -11,7 +11,7 @@ async fn exported(access: &Access) -> (Replication, String, Lsn) {
 
 async fn everything(access: &Access, snapshot: &str, publication: &str) -> Published {
     let mut opened = Snapshot::open(access, snapshot, 1).await.unwrap();
-    published(opened.server(), &[publication.to_owned()], None).await.unwrap()
+    published(opened.server(), &settings(&[publication])).await.unwrap()
 }
 
 #[tokio::test]
@@ -122,13 +122,13 @@ async fn filters_lists_partitions_and_heirs_are_honoured() {
                 )
                 .await;
             let mut opened = Snapshot::open(&access, &snapshot, 1).await.unwrap();
-            let both = ["low".to_owned(), "high".to_owned()];
+            let both = settings(&["low", "high"]);
             // The snapshot is older than these publications, and sees none.
-            assert!(published(opened.server(), &both, None).await.unwrap().tables.is_empty());
+            assert!(published(opened.server(), &both).await.unwrap().tables.is_empty());
             drop(_held);
             let (_held, snapshot, _) = exported(&access).await;
             let mut opened = Snapshot::open(&access, &snapshot, 1).await.unwrap();
-            let found = published(opened.server(), &both, None).await.unwrap();
+            let found = published(opened.server(), &both).await.unwrap();
             let mut all = rows(&access, &snapshot, 2, &found).await;
             all[0].sort();
             assert_eq!(all[0], ["0", "1", "18", "19", "2", "3", "4"]);

@@ -3,9 +3,8 @@
 use super::*;
 
 async fn found(postgres: &Postgres, publications: &[&str]) -> Published {
-    let names: Vec<String> = publications.iter().map(|name| (*name).to_owned()).collect();
     let mut server = Server::connect(&postgres.access("mz_source").await).await.unwrap();
-    published(&mut server, &names, None).await.unwrap()
+    published(&mut server, &settings(publications)).await.unwrap()
 }
 
 fn shape(found: &Published, table: usize) -> Vec<(&str, &str, Option<u16>)> {
@@ -59,8 +58,7 @@ async fn columns_are_those_that_are_published() {
             let few = found(&postgres, &["few"]).await;
             assert_eq!(shape(&few, 0), [("b", "numeric(10,2)", None), ("a", "text", None)]);
             let mut server = postgres.session().await;
-            let both = ["few".to_owned(), "p".to_owned()];
-            let refused = published(&mut server, &both, None).await;
+            let refused = published(&mut server, &settings(&["few", "p"])).await;
             failed(refused, Failure::Other, &["public.t", "'few'", "'p'"]);
         }
         if number >= 18 {

@@ -32,11 +32,9 @@ pub(super) fn source(of: &SourceSettings, near: Option<&Scope>) -> String {
         format!("SLOT {}{adopt}", quoted(&slot.name))
     }));
     let tables = match &of.tables {
-        None => "ALL TABLES".to_owned(),
-        Some(listed) => {
-            let listed: Vec<_> = listed.iter().map(table).collect();
-            format!("TABLES ({})", listed.join(", "))
-        }
+        None if of.left_out.is_empty() => "ALL TABLES".to_owned(),
+        None => format!("ALL TABLES EXCEPT ({})", list(&of.left_out, pg_table)),
+        Some(listed) => format!("TABLES ({})", list(listed, table)),
     };
     let stream = match near {
         Some(near) if *near == of.scope => of.stream.as_str().to_owned(),
@@ -60,13 +58,19 @@ pub(super) fn source(of: &SourceSettings, near: Option<&Scope>) -> String {
 }
 
 fn table(of: &SourceTable) -> String {
-    let PgTable { schema, table } = &of.table;
-    let table = format!("{}.{}", pg_name(schema), pg_name(table));
+    let table = pg_table(&of.table);
     if of.partition_by.is_empty() {
         return table;
     }
-    let columns: Vec<_> = of.partition_by.iter().map(|column| pg_name(column)).collect();
-    format!("{table} PARTITION BY ({})", columns.join(", "))
+    format!("{table} PARTITION BY ({})", list(&of.partition_by, |column| pg_name(column)))
+}
+
+fn pg_table(of: &PgTable) -> String {
+    format!("{}.{}", pg_name(&of.schema), pg_name(&of.table))
+}
+
+fn list<T>(all: &[T], write: impl Fn(&T) -> String) -> String {
+    all.iter().map(write).collect::<Vec<_>>().join(", ")
 }
 
 /// A name as PostgreSQL takes it: bare if it would be folded to itself.

@@ -122,6 +122,7 @@ impl Engine {
             publications: create.publications,
             slot: create.slot,
             tables: create.tables,
+            left_out: create.left_out,
             scope,
             stream,
             shards: create.shards,

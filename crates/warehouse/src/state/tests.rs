@@ -123,6 +123,7 @@ fn report() -> SourceReport {
             publications: vec!["p".into()],
             slot: None,
             tables: None,
+            left_out: Vec::new(),
             scope: Scope {
                 account: "000000000000".parse().unwrap(),
                 region: "us-east-1".parse().unwrap(),

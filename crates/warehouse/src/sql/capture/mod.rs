@@ -67,6 +67,7 @@ pub(crate) struct CreateSource {
     pub(crate) publications: Vec<String>,
     pub(crate) slot: Option<SlotChoice>,
     pub(crate) tables: Option<Vec<SourceTable>>,
+    pub(crate) left_out: Vec<PgTable>,
     pub(crate) stream: String,
     pub(crate) shards: u32,
     pub(crate) envelope: Envelope,

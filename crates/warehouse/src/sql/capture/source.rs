@@ -2,7 +2,7 @@
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 use hydrant_core::capture::{
-    AlterSource, Envelope, IfExists, OnSlotLoss, Oversize, SOURCE_TABLES_MAX, SlotChoice,
+    AlterSource, Envelope, IfExists, OnSlotLoss, Oversize, PgTable, SOURCE_TABLES_MAX, SlotChoice,
     SnapshotMode, SourceTable,
 };
 
@@ -25,7 +25,7 @@ impl Front<'_> {
         self.expect("CONNECTION")?;
         let connection = self.capture_name()?;
         let (publications, slot) = self.publications()?;
-        let tables = self.source_tables()?;
+        let (tables, left_out) = self.source_tables()?;
         self.expect("INTO")?;
         self.expect("STREAM")?;
         let mut source = CreateSource {
@@ -35,6 +35,7 @@ impl Front<'_> {
             publications,
             slot,
             tables,
+            left_out,
             stream: self.text()?,
             shards: 1,
             envelope: Envelope::default(),
@@ -88,16 +89,26 @@ impl Front<'_> {
         Ok((publications, slot))
     }
 
-    /// `[FOR ALL TABLES | FOR TABLES (table [PARTITION BY (column, …)], …)]`.
-    fn source_tables(&mut self) -> SqlResult<Option<Vec<SourceTable>>> {
-        if !self.word("FOR") || self.words(&["ALL", "TABLES"]) {
-            return Ok(None);
+    /// `[FOR ALL TABLES [EXCEPT (table, …)] | FOR TABLES (table [PARTITION BY (column, …)], …)]`: the
+    /// tables that are listed, and those that are left out of all.
+    fn source_tables(&mut self) -> SqlResult<(Option<Vec<SourceTable>>, Vec<PgTable>)> {
+        if !self.word("FOR") {
+            return Ok((None, Vec::new()));
+        }
+        if self.words(&["ALL", "TABLES"]) {
+            let except = self.word("EXCEPT");
+            let left_out = if except { self.table_list(Self::pg_table)? } else { Vec::new() };
+            return Ok((None, left_out));
         }
         self.expect("TABLES")?;
+        Ok((Some(self.table_list(Self::source_table)?), Vec::new()))
+    }
+
+    fn table_list<T>(&mut self, read: fn(&mut Self) -> SqlResult<T>) -> SqlResult<Vec<T>> {
         self.expect_token(&Token::LParen)?;
         let mut tables = Vec::new();
         loop {
-            tables.push(self.source_table()?);
+            tables.push(read(self)?);
             if tables.len() > SOURCE_TABLES_MAX {
                 return Err(syntax(format!("a source lists at most {SOURCE_TABLES_MAX} tables")));
             }
@@ -106,7 +117,7 @@ impl Front<'_> {
             }
         }
         self.expect_token(&Token::RParen)?;
-        Ok(Some(tables))
+        Ok(tables)
     }
 
     fn source_setting(&mut self, source: &mut CreateSource) -> SqlResult<()> {
