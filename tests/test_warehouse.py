@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hydrant import DRIVER4, eventually, sh
+from hydrant import DRIVER4, eventually, files_with, sh
 
 CREDENTIALS = "credentials = (AWS_KEY_ID='test' AWS_SECRET_KEY='test')"
 
@@ -261,3 +261,21 @@ SQL"""
     out = sh(script, server.shell())
     assert " pear | " in out.lower() and "(1 row)" in out, out
     assert "NAME" in out
+
+
+@pytest.mark.needs("psql")
+def test_the_key_of_a_stage_is_in_no_file(start, name):
+    server = start()
+    host, port = server.sql_address
+    secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCY"
+    script = f"""psql -X -v ON_ERROR_STOP=1 -h {host} -p {port} -U hydrant {name} <<'SQL'
+create database {name};
+create stage lake url='s3://lake/' credentials=(AWS_KEY_ID='AKIDLAKE' AWS_SECRET_KEY='{secret}');
+describe stage lake;
+SQL"""
+    out = sh(script, server.shell())
+    assert "AKIDLAKE" in out and secret not in out
+    assert server.stop() == 0
+    assert files_with(server.data, "AKIDLAKE") != []
+    assert files_with(server.data, secret) == []
+    assert secret not in server.said(1 << 20)

@@ -275,6 +275,7 @@ impl Base {
         let engine = Engine::open(
             options,
             self.store(),
+            Arc::clone(&self.seal),
             Arc::clone(&self.clock),
             Arc::clone(&self.random),
             Arc::new(move |bucket| stores.stage(bucket)),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hydrant_core::control::{ControlError, ControlStore};
+use hydrant_core::encryption::Seal;
 use hydrant_core::names::Scope;
 use hydrant_core::notify::Doorbell;
 use hydrant_core::warehouse::{CopyOptions, FileLoad, LoadError, StagedFile, TableName, Warehouse};
@@ -13,7 +14,7 @@ use hydrant_core::{Clock, Random};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{Catalog, Names, ObjectName, Pipe, Stage, Table};
+use crate::catalog::{Catalog, Names, ObjectName, Pipe, Stage, Table, split_url};
 use crate::error::SqlResult;
 use crate::load::{Failed, Load, RowSource};
 use crate::pipe::{Trouble, Worker};
@@ -98,11 +99,12 @@ pub struct Engine {
 
 impl Engine {
     /// Opens the warehouse and removes what a crash left over. `doorbell` is rung by whoever writes
-    /// notifications; [`Engine::run_pipes`] waits on it. Fails if the directory or the control
-    /// store cannot be read.
+    /// notifications; [`Engine::run_pipes`] waits on it. `seal` is what the keys of stages are kept
+    /// with. Fails if the directory or the control store cannot be read.
     pub async fn open(
         options: EngineOptions,
         control_store: Arc<dyn ControlStore>,
+        seal: Arc<dyn Seal>,
         clock: Arc<dyn Clock>,
         random: Arc<Random>,
         open_bucket: OpenBucket,
@@ -122,7 +124,7 @@ impl Engine {
         let queries =
             QueryEngine::new(options.query_memory_bytes, spill).map_err(OpenError::Damaged)?;
         let engine = Self {
-            catalog: Catalog { control: Arc::clone(&control_store), random },
+            catalog: Catalog { control: Arc::clone(&control_store), random, seal },
             tables: Tables::new(control_store, tables_dir),
             queries,
             clock,
@@ -133,6 +135,7 @@ impl Engine {
             stream_scope: options.stream_scope,
             users: options.users.into_iter().map(|(u, p)| (u.to_uppercase(), p)).collect(),
         };
+        engine.catalog.seal_again().await.map_err(OpenError::Damaged)?;
         engine.sweep().await.map_err(OpenError::Damaged)?;
         Ok(Arc::new(engine))
     }
@@ -187,19 +190,20 @@ impl Engine {
     /// How to reach a bucket for files that came without a stage: as a stage over it does.
     async fn place_of(&self, bucket: &str) -> SqlResult<Place> {
         let stages = self.catalog.all::<Stage>().await?;
-        let known = stages
-            .into_iter()
-            .filter_map(|s| s.row.place().map(|(reference, _)| (reference, s.row.format)))
-            .find(|(reference, _)| reference.bucket == bucket);
-        let (bucket, format) = known.unwrap_or_else(|| {
-            let reference = hydrant_core::bucket::BucketRef {
-                bucket: bucket.to_owned(),
-                region: None,
-                endpoint: None,
-                credentials: None,
-            };
-            (reference, crate::catalog::FormatOptions::default())
-        });
+        let over = |stage: &Stage| split_url(&stage.url).is_some_and(|(of, _)| of == bucket);
+        let known = stages.into_iter().map(|held| held.row).find(over);
+        let (bucket, format) = match known {
+            Some(stage) => (stage.place(self.catalog.seal.as_ref())?.0, stage.format),
+            None => {
+                let reference = hydrant_core::bucket::BucketRef {
+                    bucket: bucket.to_owned(),
+                    region: None,
+                    endpoint: None,
+                    credentials: None,
+                };
+                (reference, crate::catalog::FormatOptions::default())
+            }
+        };
         Ok(Place { bucket, stage_prefix: String::new(), prefix: String::new(), format })
     }
 
@@ -218,9 +222,7 @@ impl Engine {
         let mut done = Vec::new();
         let mut rest = files;
         while let Some(first) = rest.first() {
-            let bucket = |url: &str| {
-                crate::catalog::split_url(url).map(|(b, k)| (b.to_owned(), k.to_owned()))
-            };
+            let bucket = |url: &str| split_url(url).map(|(b, k)| (b.to_owned(), k.to_owned()));
             let (name_of_bucket, _) = bucket(&first.url)
                 .ok_or_else(|| LoadError::Aborted(format!("{} is no s3:// URL", first.url)))?;
             let same: Vec<Listed> = rest

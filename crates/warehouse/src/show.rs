@@ -461,8 +461,8 @@ fn stage_properties(stage: &Stage) -> Vec<Vec<Cell>> {
     if let Some(region) = &stage.region {
         rows.push(property("STAGE_LOCATION", "REGION", "String", region));
     }
-    if let Some((id, _)) = &stage.credentials {
-        rows.push(property("STAGE_CREDENTIALS", "AWS_KEY_ID", "String", id));
+    if let Some(key) = &stage.credentials {
+        rows.push(property("STAGE_CREDENTIALS", "AWS_KEY_ID", "String", &key.id));
     }
     rows
 }

@@ -71,8 +71,7 @@ pub(crate) async fn place(
         Location::Stage { name, path } => {
             let name = catalog.resolve(name, names, command)?;
             let stage: Stage = catalog.expect(Kind::Stage, &name).await?.row;
-            let (bucket, stage_prefix) =
-                stage.place().ok_or_else(|| invalid_value(&stage.url, "URL"))?;
+            let (bucket, stage_prefix) = stage.place(catalog.seal.as_ref())?;
             let slash = match stage_prefix.is_empty() || stage_prefix.ends_with('/') {
                 _ if path.is_empty() => "",
                 true => "",

@@ -6,7 +6,7 @@ use datafusion::arrow::util::display::array_value_to_string;
 use hydrant_core::capture::{Capture, Failure, PgTable, SourceState};
 use hydrant_core::notify::Doorbell;
 use hydrant_core::{Random, Timestamp};
-use hydrant_testkit::{ManualClock, MemoryControl, MemoryLog, RecordingCapture};
+use hydrant_testkit::{ManualClock, MemoryControl, MemoryLog, OpenSeal, RecordingCapture};
 
 use super::*;
 use crate::Follow;
@@ -38,6 +38,7 @@ impl World {
         let engine = Engine::open(
             options,
             Arc::new(MemoryControl::new()),
+            Arc::new(OpenSeal),
             clock,
             Arc::new(Random::from_seed(7)),
             Arc::new(|_| Err("NoSuchBucket".to_owned())),

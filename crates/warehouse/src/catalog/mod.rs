@@ -9,16 +9,17 @@
 //! What a table or a pipe holds is under its uid (see [`crate::table`]), so that replacing an object
 //! leaves nothing of the old one to the new.
 
+mod stage;
 mod store;
 
 use hydrant_core::Timestamp;
-use hydrant_core::bucket::BucketRef;
 use serde::{Deserialize, Serialize};
 
 use crate::session::ColumnType;
 use crate::sql::types;
 use crate::state::Followed;
 
+pub(crate) use stage::Stage;
 pub(crate) use store::{Catalog, Dropped, Held, Names, ObjectName, object_key, shown};
 
 /// Longest name of an object (Snowflake).
@@ -134,46 +135,6 @@ pub(crate) struct Format {
     pub(crate) format: FormatOptions,
     #[serde(default)]
     pub(crate) comment: String,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-pub(crate) struct Stage {
-    pub(crate) name: String,
-    pub(crate) created: Timestamp,
-    pub(crate) owner: String,
-    /// As written: `s3://bucket/path/`.
-    pub(crate) url: String,
-    #[serde(default)]
-    pub(crate) endpoint: Option<String>,
-    #[serde(default)]
-    pub(crate) region: Option<String>,
-    /// Never shown, never logged.
-    #[serde(default)]
-    pub(crate) credentials: Option<(String, String)>,
-    #[serde(default)]
-    pub(crate) format: FormatOptions,
-    #[serde(default)]
-    pub(crate) comment: String,
-}
-
-impl std::fmt::Debug for Stage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stage").field("name", &self.name).field("url", &self.url).finish()
-    }
-}
-
-impl Stage {
-    /// The bucket, how to reach it, and the key prefix in it.
-    pub(crate) fn place(&self) -> Option<(BucketRef, String)> {
-        let (bucket, prefix) = split_url(&self.url)?;
-        let reference = BucketRef {
-            bucket: bucket.to_owned(),
-            region: self.region.clone(),
-            endpoint: self.endpoint.clone(),
-            credentials: self.credentials.clone(),
-        };
-        Some((reference, prefix.to_owned()))
-    }
 }
 
 /// Bucket and key of `s3://bucket/key`.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hydrant_core::Random;
 use hydrant_core::control::{ControlStore, Write, scan_all};
+use hydrant_core::encryption::Seal;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -91,6 +92,7 @@ pub(crate) struct Dropped {
 pub(crate) struct Catalog {
     pub(crate) control: Arc<dyn ControlStore>,
     pub(crate) random: Arc<Random>,
+    pub(crate) seal: Arc<dyn Seal>,
 }
 
 fn database_key(name: &str) -> String {

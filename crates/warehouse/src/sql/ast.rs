@@ -1,6 +1,7 @@
 //! The statements, as the front parser hands them on.
 
 use datafusion::sql::sqlparser::ast::{Insert, Query};
+use hydrant_core::capture::SecretText;
 use hydrant_core::warehouse::OnError;
 
 use super::capture::CaptureStatement;
@@ -134,7 +135,7 @@ pub(crate) struct CreateStage {
     pub(crate) url: String,
     pub(crate) endpoint: Option<String>,
     pub(crate) region: Option<String>,
-    pub(crate) credentials: Option<(String, String)>,
+    pub(crate) credentials: Option<(String, SecretText)>,
     pub(crate) format: FormatOptions,
     pub(crate) comment: String,
 }

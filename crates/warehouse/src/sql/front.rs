@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::SnowflakeDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
-use hydrant_core::capture::AlterSource;
+use hydrant_core::capture::{AlterSource, SecretText};
 
 pub(crate) use self::parts::{location, name_of};
 use super::ast::{
@@ -279,7 +279,7 @@ impl Front<'_> {
                 let secret = c.text("AWS_SECRET_KEY")?;
                 c.finish("CREDENTIALS", &["AWS_TOKEN", "AWS_ROLE"])?;
                 match (id, secret) {
-                    (Some(id), Some(secret)) => Some((id, secret)),
+                    (Some(id), Some(secret)) => Some((id, SecretText::new(secret))),
                     (None, None) => None,
                     _ => {
                         return Err(syntax("CREDENTIALS needs AWS_KEY_ID and AWS_SECRET_KEY"));

@@ -429,6 +429,7 @@ async fn open(
     Engine::open(
         EngineOptions { follow: Some(follow), state, ..EngineOptions::new(dir.path()) },
         Arc::clone(control) as Arc<dyn ControlStore>,
+        Arc::new(hydrant_testkit::OpenSeal),
         Arc::clone(clock) as Arc<dyn Clock>,
         // No two engines of a test choose the same names.
         Arc::new(Random::from_seed(clock.now().as_millis())),

@@ -131,17 +131,20 @@ impl SqlSession {
         if split_url(&create.url).is_none() {
             return Err(invalid_value(&create.url, "URL"));
         }
-        let row = Stage {
+        let mut row = Stage {
             name: name.name.clone(),
             created: self.engine.clock.now(),
             owner: self.owner(),
             url: create.url,
             endpoint: create.endpoint,
             region: create.region,
-            credentials: create.credentials,
+            credentials: None,
             format: create.format,
             comment: create.comment,
         };
+        if let Some((id, secret)) = create.credentials {
+            row.seal(self.engine.catalog.seal.as_ref(), id, &secret)?;
+        }
         let (made, _) = self.engine.catalog.create(&name, &row, create.create, Vec::new()).await?;
         let status = match made {
             true => format!("Stage area {} successfully created.", shown(&name.name)),

@@ -1,5 +1,7 @@
 //! Pipes: from a notification to a row, once, whatever crashes.
 
+use hydrant_core::control::scan_all;
+
 use crate::world::{LONGEST_PAUSE, World, gzip};
 
 /// The user's two statements, as they are in the notes, with the values filled in.
@@ -205,4 +207,18 @@ async fn a_pipe_refuses_what_a_pipe_cannot_have() {
     assert!(e.unwrap_err().message.contains("Table 'TWITTER_STREAM.PUBLIC.NOPE' does not exist"));
     let e = w.try_run("create pipe p auto_ingest=true aws_sns_topic='x' as copy into tweets from @twitter_stage").await;
     assert!(e.unwrap_err().message.contains("AWS_SNS_TOPIC"));
+}
+
+#[tokio::test]
+async fn the_key_of_a_stage_is_used_and_in_no_row() {
+    let mut w = world().await;
+    for _ in 0..2 {
+        w.run("list @twitter_stream.public.twitter_stage").await;
+        let reached = w.reached.lock().take().unwrap().credentials;
+        assert_eq!(reached, Some(("AKIDEXAMPLE".to_owned(), "wJalrXUtnFEMI".to_owned())));
+        w.restart().await;
+    }
+    let rows = scan_all(w.control.as_ref(), "").await.unwrap();
+    let with = |text: &str| rows.iter().filter(|(_, entry)| entry.value.contains(text)).count();
+    assert_eq!((with("AKIDEXAMPLE"), with("wJalrXUtnFEMI")), (1, 0));
 }

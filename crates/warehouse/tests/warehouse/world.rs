@@ -13,7 +13,7 @@ use hydrant_core::bucket::BucketRef;
 use hydrant_core::control::{ControlStore, Write};
 use hydrant_core::notify::{Doorbell, ObjectCreated, outbox_key};
 use hydrant_core::{Clock, Random, Timestamp};
-use hydrant_testkit::{FaultyControl, ManualClock, MemoryControl};
+use hydrant_testkit::{FaultyControl, ManualClock, MemoryControl, OpenSeal};
 use hydrant_warehouse::session::{Answer, Names, Session, Sessions, SqlError};
 use hydrant_warehouse::{Engine, EngineOptions, EngineSessions, OpenBucket};
 use object_store::memory::InMemory;
@@ -25,6 +25,8 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) engine: Arc<Engine>,
     pub(crate) session: Box<dyn Session>,
+    /// What the bucket opened last was opened with.
+    pub(crate) reached: Arc<Mutex<Option<BucketRef>>>,
     buckets: Arc<Mutex<BTreeMap<String, Arc<InMemory>>>>,
     dir: tempfile::TempDir,
     sequencer: AtomicU64,
@@ -39,14 +41,25 @@ impl World {
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(START_MS)));
         let buckets = Arc::new(Mutex::new(BTreeMap::new()));
         let dir = tempfile::tempdir().unwrap();
-        let engine = open(&dir, &control, &clock, &buckets).await;
+        let reached = Arc::default();
+        let engine = open(&dir, &control, &clock, &buckets, &reached).await;
         let session = EngineSessions(Arc::clone(&engine)).open("tester", Names::default());
-        Self { control, clock, engine, session, buckets, dir, sequencer: AtomicU64::new(1) }
+        Self {
+            control,
+            clock,
+            engine,
+            session,
+            reached,
+            buckets,
+            dir,
+            sequencer: AtomicU64::new(1),
+        }
     }
 
     /// Drops the engine as a crash does, and opens it again on what is left.
     pub(crate) async fn restart(&mut self) {
-        self.engine = open(&self.dir, &self.control, &self.clock, &self.buckets).await;
+        self.engine =
+            open(&self.dir, &self.control, &self.clock, &self.buckets, &self.reached).await;
         let names = self.session.names();
         self.session = EngineSessions(Arc::clone(&self.engine)).open("tester", names);
     }
@@ -137,16 +150,21 @@ async fn open(
     control: &Arc<FaultyControl>,
     clock: &Arc<ManualClock>,
     buckets: &Arc<Mutex<BTreeMap<String, Arc<InMemory>>>>,
+    reached: &Arc<Mutex<Option<BucketRef>>>,
 ) -> Arc<Engine> {
-    let buckets = Arc::clone(buckets);
+    let (buckets, reached) = (Arc::clone(buckets), Arc::clone(reached));
     let open_bucket: OpenBucket =
         Arc::new(move |reference: &BucketRef| match buckets.lock().get(&reference.bucket) {
-            Some(bucket) => Ok(Arc::clone(bucket) as Arc<dyn ObjectStore>),
+            Some(bucket) => {
+                *reached.lock() = Some(reference.clone());
+                Ok(Arc::clone(bucket) as Arc<dyn ObjectStore>)
+            }
             None => Err("NoSuchBucket".to_owned()),
         });
     Engine::open(
         EngineOptions::new(dir.path()),
         Arc::clone(control) as Arc<dyn ControlStore>,
+        Arc::new(OpenSeal),
         Arc::clone(clock) as Arc<dyn Clock>,
         Arc::new(Random::from_seed(7)),
         open_bucket,
