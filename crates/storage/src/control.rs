@@ -136,7 +136,7 @@ impl ControlReader {
     /// # Errors
     /// It is not there, or is no database.
     pub fn open(data_dir: &Path) -> Result<Self, OpenError> {
-        let path = data_dir.join("hydrant.db");
+        let path = data_dir.join(DATABASE);
         std::fs::metadata(&path).map_err(|e| OpenError::io("read", &path, e))?;
         let failed =
             |e: ControlError| OpenError::Control { path: path.clone(), what: e.to_string() };
