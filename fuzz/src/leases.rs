@@ -43,7 +43,7 @@ async fn call(leases: &Leases, operation: &str, body: &[u8]) {
             assert!((400..500).contains(&status), "{operation}: {status}");
             assert!(serde_json::from_slice::<Value>(&body).is_ok());
         }
-        Ok(Reply::Stream(_)) => panic!("{operation}: a stream"),
+        Ok(Reply::Stream(_) | Reply::Pieces(_)) => panic!("{operation}: no whole reply"),
         Err(error) => assert!((400..500).contains(&error.status), "{operation}: {error}"),
     }
 }

@@ -91,13 +91,15 @@ impl World {
             assert!(!error.code.is_empty(), "{operation}");
         })?;
         match reply {
-            Reply::Whole(body) if body.is_empty() || format == Format::Cbor => Ok(Value::Null),
-            Reply::Whole(body) => Ok(serde_json::from_slice(&body).unwrap()),
             Reply::Refused { status, body } => {
                 assert!((400..500).contains(&status), "{operation}: {status}");
                 Ok(serde_json::from_slice(&body).unwrap())
             }
             Reply::Stream(frames) => Ok(first_events(frames).await),
+            reply => match reply.whole().unwrap() {
+                body if body.is_empty() || format == Format::Cbor => Ok(Value::Null),
+                body => Ok(serde_json::from_slice(&body).unwrap()),
+            },
         }
     }
 

@@ -193,6 +193,8 @@ pub struct Frame {
     records: Bytes,
     skip: u32,
     count: u32,
+    /// All flags that a record of the body has.
+    flags: u8,
 }
 
 impl Frame {
@@ -205,8 +207,8 @@ impl Frame {
         records: Bytes,
     ) -> Result<Self, MalformedFrame> {
         let count = u32::try_from(offsets.len() / 4).map_err(|_| MalformedFrame)?;
-        let frame = Self { first, arrival, offsets, records, skip: 0, count };
-        let mut expected = 0;
+        let mut frame = Self { first, arrival, offsets, records, skip: 0, count, flags: 0 };
+        let (mut expected, mut flags) = (0, 0);
         for n in 0..count {
             let at = frame.start_of(n);
             let head = frame.records.get(at..at + HEAD_BYTES).ok_or(MalformedFrame)?;
@@ -214,8 +216,10 @@ impl Frame {
             if at != expected {
                 return Err(MalformedFrame);
             }
+            flags |= head[2];
             expected = at + HEAD_BYTES + key + data;
         }
+        frame.flags = flags;
         if expected == frame.records.len() && frame.offsets.len().is_multiple_of(4) {
             Ok(frame)
         } else {
@@ -246,6 +250,28 @@ impl Frame {
     /// Whether there is no record.
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// Bytes that count towards AWS's limits: the data and partition keys of its records. Reads none of
+    /// them.
+    pub fn size_bytes(&self) -> usize {
+        let end = self.skip + self.count;
+        let end_at = match end as usize * 4 < self.offsets.len() {
+            true => self.start_of(end),
+            false => self.records.len(),
+        };
+        let start_at = if self.count == 0 { end_at } else { self.start_of(self.skip) };
+        end_at - start_at - self.len() * HEAD_BYTES
+    }
+
+    /// Bytes that stay in memory as long as the frame does: those of the whole that it may be a part of.
+    pub fn held_bytes(&self) -> usize {
+        self.offsets.len() + self.records.len()
+    }
+
+    /// Whether a record may have data that [is encrypted](Record::is_ciphertext). Reads none of them.
+    pub fn may_have_ciphertext(&self) -> bool {
+        self.flags & ENCRYPTED != 0
     }
 
     /// The part of the frame with indices from `from` on, at most `records_max` records.
@@ -343,6 +369,8 @@ mod tests {
             let part = frame.slice(RecordIndex(100 + from), take);
             let want: Vec<_> = records.iter().enumerate().skip(from as usize).take(take).collect();
             prop_assert_eq!(part.len(), want.len());
+            let bytes: usize = part.records().map(|record| record.size_bytes()).sum();
+            prop_assert_eq!(part.size_bytes(), bytes);
             for (got, (n, (key, data))) in part.records().zip(want) {
                 prop_assert_eq!(got.index, RecordIndex(100 + n as u64));
                 prop_assert_eq!(got.partition_key, key.as_bytes());

@@ -115,6 +115,9 @@ pub struct SequenceNumber {
 pub struct InvalidSequenceNumber;
 
 impl SequenceNumber {
+    /// Digits of every number that a shard gives out, because its highest of 188 bits are `10`.
+    pub const DIGITS: usize = 56;
+
     /// The number of the record at `index` of a shard.
     pub const fn of(shard: u32, shard_created: Timestamp, index: RecordIndex) -> Self {
         let record_s = index.time().as_secs();

@@ -177,8 +177,14 @@ impl Kinesis {
         let attention = Arc::new(Attention { pending, wake: Notify::new() });
         let throttle = Throttle::new(Arc::clone(&clock));
         let (creating, retaining) = Default::default();
-        let fanout =
-            Fanout::new(Arc::clone(&log), Arc::clone(&catalog), Arc::clone(&clock), &options);
+        let totals = Totals::new();
+        let fanout = Fanout::new(
+            Arc::clone(&log),
+            Arc::clone(&catalog),
+            Arc::clone(&clock),
+            &options,
+            totals.records_read.clone(),
+        );
         Ok(Self {
             log,
             control,
@@ -192,7 +198,7 @@ impl Kinesis {
             fanout,
             throttle,
             meters: Meters::default(),
-            totals: Totals::new(),
+            totals,
             load: Load::default(),
             replies: Room::new(),
             policies,

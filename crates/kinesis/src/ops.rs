@@ -74,7 +74,7 @@ pub(crate) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Reply, Error> 
     let whole = match call.operation.as_str() {
         "PutRecords" => put_records::run(kinesis, call).await,
         "PutRecord" => put_record::run(kinesis, call).await,
-        "GetRecords" => get_records::run(kinesis, call).await,
+        "GetRecords" => return get_records::run(kinesis, call).await,
         "GetShardIterator" => get_shard_iterator::run(kinesis, call).await,
         "AddTagsToStream" => add_tags_to_stream::run(kinesis, call).await,
         "CreateStream" => create_stream::run(kinesis, call).await,

@@ -50,6 +50,8 @@ pub(crate) struct Fanout {
     life: Duration,
     /// How fast a consumer gets a shard's records, where AWS's rates hold.
     pace: Option<Throttle>,
+    /// What counts the records that are sent.
+    records_read: metrics::Counter,
 }
 
 /// What a subscription is to.
@@ -67,12 +69,13 @@ pub(crate) struct Wanted {
 }
 
 impl Fanout {
-    /// No subscriptions yet.
+    /// No subscriptions yet; `records_read` will count what they are sent.
     pub(crate) fn new(
         log: Arc<dyn LogEngine>,
         catalog: Arc<StreamCatalog>,
         clock: Arc<dyn Clock>,
         options: &Options,
+        records_read: metrics::Counter,
     ) -> Arc<Self> {
         let limited = options.limits == Limits::Aws;
         let pace = limited.then(|| Throttle::new(Arc::clone(&clock)));
@@ -86,6 +89,7 @@ impl Fanout {
             closing: watch::Sender::new(false),
             life: options.subscription_life,
             pace,
+            records_read,
         })
     }
 
@@ -250,9 +254,9 @@ impl Subscription {
     /// Counts records that are about to be sent.
     fn count(&self, frames: &[Frame]) {
         let records = frames.iter().map(Frame::len).sum::<usize>() as u64;
-        metrics::counter!("hydrant_kinesis_records_read_total").increment(records);
+        self.fanout.records_read.increment(records);
         if let Some(pace) = &self.fanout.pace {
-            let bytes: usize = frames.iter().flat_map(Frame::records).map(|r| r.size_bytes()).sum();
+            let bytes: usize = frames.iter().map(Frame::size_bytes).sum();
             let want = Want { what: "fan-out bytes", rate: FAN_OUT_BYTES, amount: bytes as u64 };
             pace.charge(&self.bucket, &want);
         }

@@ -190,8 +190,9 @@ fn builder() -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT)
         .max_headers(HEADERS_MAX)
-        .max_buf_size(HEADER_BYTES_MAX.max(8192))
-        .pipeline_flush(true);
+        // Without `pipeline_flush`, which copies a reply whole into a buffer of the connection's, as
+        // fast as it is made and whether or not the client reads.
+        .max_buf_size(HEADER_BYTES_MAX.max(8192));
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(H2_STREAMS_MAX)
@@ -200,4 +201,57 @@ fn builder() -> Builder<TokioExecutor> {
         .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(H2_PING_EVERY);
     http
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use bytes::Bytes;
+    use futures::stream;
+    use http::{Request, Response};
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+    use hyper::body::Incoming;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    const PIECE: [u8; 64 << 10] = [b'x'; 64 << 10];
+    const PIECES: usize = 64;
+
+    #[tokio::test]
+    async fn a_reply_is_made_no_faster_than_its_client_reads() {
+        let (mut client, ours) = duplex(1 << 10);
+        let made = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&made);
+        let service = service_fn(move |_: Request<Incoming>| {
+            let counter = Arc::clone(&counter);
+            let pieces = (0..PIECES).map(move |_| {
+                counter.fetch_add(1, Ordering::SeqCst);
+                Ok::<_, Infallible>(Frame::data(Bytes::from_static(&PIECE)))
+            });
+            async move { Ok::<_, Infallible>(Response::new(StreamBody::new(stream::iter(pieces)))) }
+        });
+        let http = builder();
+        let serving = http.serve_connection(TokioIo::new(Patient::new(ours)), service);
+        let serving = async { serving.await.map_err(|error| error.to_string()) };
+        let reading = async {
+            client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await?;
+            let mut read = 0;
+            let mut buffer = vec![0; 16 << 10];
+            loop {
+                // As many as fit the connection's buffer, and the one that is written from.
+                let ahead = made.load(Ordering::SeqCst).saturating_sub(read / PIECE.len());
+                assert!(ahead <= 3, "{ahead} pieces ahead of {read} bytes");
+                match client.read(&mut buffer).await? {
+                    0 => return std::io::Result::Ok(read),
+                    bytes => read += bytes,
+                }
+            }
+        };
+        let (served, read) = tokio::join!(serving, reading);
+        assert_eq!(served, Ok(()));
+        assert!(read.unwrap() > PIECES * PIECE.len());
+    }
 }

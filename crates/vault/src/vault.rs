@@ -224,11 +224,10 @@ impl Vault {
         shard: ShardUid,
         frame: &Frame,
     ) -> Result<Option<Frame>, LogError> {
-        if !frame.records().any(|record| record.is_ciphertext()) {
+        if !frame.may_have_ciphertext() {
             return Ok(None);
         }
-        let bytes = frame.records().map(|record| record.size_bytes()).sum();
-        let mut out = RecordBatch::with_capacity(frame.len(), bytes);
+        let mut out = RecordBatch::with_capacity(frame.len(), frame.size_bytes());
         // Records that were put together have one key.
         let mut last: Option<(DataKeyId, Arc<LessSafeKey>, Context)> = None;
         for record in frame.records() {

@@ -1,8 +1,13 @@
 //! What a service and its edge agree on: an authenticated caller, an operation, an AWS error.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use http_body::{Body, Frame, SizeHint};
 use hydrant_core::names::Scope;
 use serde::{Deserialize, Serialize};
 
@@ -181,6 +186,8 @@ pub enum Reply {
         /// The whole body.
         body: Bytes,
     },
+    /// As [`Self::Whole`], of a length that is known, but made piece by piece, as its client takes it.
+    Pieces(Pieces),
     /// Frames of an event stream, each sent as soon as it is there. Dropped when the client goes.
     Stream(BoxStream<'static, Bytes>),
 }
@@ -190,6 +197,7 @@ impl Reply {
     pub fn whole(self) -> Option<Bytes> {
         match self {
             Self::Whole(bytes) => Some(bytes),
+            Self::Pieces(pieces) => Some(pieces.join()),
             Self::Refused { .. } | Self::Stream(_) => None,
         }
     }
@@ -202,8 +210,67 @@ impl std::fmt::Debug for Reply {
             Self::Refused { status, body } => {
                 f.debug_struct("Refused").field("status", status).field("body", body).finish()
             }
+            Self::Pieces(pieces) => f.debug_tuple("Pieces").field(pieces).finish(),
             Self::Stream(_) => f.write_str("Stream"),
         }
+    }
+}
+
+/// A long reply that is made while it is sent, so that no more of it is in memory than its client is
+/// about to take.
+pub struct Pieces {
+    left: u64,
+    pieces: Box<dyn Iterator<Item = Bytes> + Send>,
+}
+
+impl Pieces {
+    /// A reply of `bytes` bytes. The caller's duty: that is what the pieces, none of which is empty, have
+    /// together; a connection whose reply has another length than was said is closed. What the pieces
+    /// hold is let go once the last of them was taken, or the client is gone.
+    pub fn new(bytes: u64, pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Self {
+        Self { left: bytes, pieces: Box::new(pieces) }
+    }
+
+    fn join(self) -> Bytes {
+        let mut whole = Vec::with_capacity(usize::try_from(self.left).unwrap_or(0));
+        self.for_each(|piece| whole.extend_from_slice(&piece));
+        whole.into()
+    }
+}
+
+impl Iterator for Pieces {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let piece = self.pieces.next()?;
+        self.left = self.left.saturating_sub(piece.len() as u64);
+        Some(piece)
+    }
+}
+
+impl std::fmt::Debug for Pieces {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pieces").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.next().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
     }
 }
 

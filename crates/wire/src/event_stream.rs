@@ -27,9 +27,29 @@ pub fn initial_response(content_type: &str) -> Bytes {
 /// A frame with an event: a member of the stream's union, such as `SubscribeToShardEvent`.
 /// The caller's duty: a name and a type of at most 255 bytes, at most [`PAYLOAD_BYTES_MAX`].
 pub fn event(name: &str, content_type: &str, payload: &[u8]) -> Bytes {
+    let mut frame = begin(name, content_type, payload.len());
+    frame.extend_from_slice(payload);
+    end(frame)
+}
+
+/// The first part of an event whose payload of so many bytes is written behind it, in one buffer that has
+/// room for all of it; then [`end`] ends it. The caller's duty is that of [`event`].
+pub fn begin(name: &str, content_type: &str, payload_bytes: usize) -> Vec<u8> {
     let headers =
         [(":message-type", "event"), (":event-type", name), (":content-type", content_type)];
-    encode(&headers, payload)
+    head(&headers, payload_bytes)
+}
+
+/// A frame that [`begin`] began, with its checksum. The caller's duty: its payload has as many bytes as
+/// were said.
+pub fn end(mut frame: Vec<u8>) -> Bytes {
+    debug_assert!(
+        frame.first_chunk().is_some_and(|whole: &[u8; 4]| {
+            u32::from_be_bytes(*whole) as usize == frame.len() + 4
+        })
+    );
+    frame.extend(checksum(&frame).to_be_bytes());
+    frame.into()
 }
 
 /// A frame with an exception of the operation's, such as `InternalFailureException`: the last one of
@@ -44,15 +64,19 @@ pub fn exception(name: &str, content_type: &str, payload: &[u8]) -> Bytes {
 }
 
 fn encode(headers: &[(&str, &str)], payload: &[u8]) -> Bytes {
+    let mut frame = head(headers, payload.len());
+    frame.extend_from_slice(payload);
+    end(frame)
+}
+
+fn head(headers: &[(&str, &str)], payload_bytes: usize) -> Vec<u8> {
     let header_bytes: usize = headers.iter().map(|(n, v)| n.len() + v.len() + 4).sum();
-    let whole = FRAMING_BYTES + header_bytes + payload.len();
-    debug_assert!(header_bytes <= HEADERS_BYTES_MAX && payload.len() <= PAYLOAD_BYTES_MAX);
+    let whole = FRAMING_BYTES + header_bytes + payload_bytes;
+    debug_assert!(header_bytes <= HEADERS_BYTES_MAX && payload_bytes <= PAYLOAD_BYTES_MAX);
     let mut out = Vec::with_capacity(whole);
     out.extend((whole as u32).to_be_bytes());
     out.extend((header_bytes as u32).to_be_bytes());
-    let mut crc = Crc::new();
-    crc.update(&out);
-    out.extend(crc.sum().to_be_bytes());
+    out.extend(checksum(&out).to_be_bytes());
     for (name, value) in headers {
         out.push(name.len() as u8);
         out.extend(name.as_bytes());
@@ -60,10 +84,7 @@ fn encode(headers: &[(&str, &str)], payload: &[u8]) -> Bytes {
         out.extend((value.len() as u16).to_be_bytes());
         out.extend(value.as_bytes());
     }
-    out.extend(payload);
-    crc.update(&out[PRELUDE_BYTES - 4..]);
-    out.extend(crc.sum().to_be_bytes());
-    out.into()
+    out
 }
 
 /// A frame as a client reads it.

@@ -154,6 +154,16 @@ impl JsonFront {
         let reply = called.await.map_err(|e| error_response(&e, parts))?;
         Ok(match reply {
             Reply::Whole(body) => answered(StatusCode::OK, body, service, parts),
+            // A checksum stands in front of what it is of.
+            Reply::Pieces(_) if service.has_checksums() => {
+                answered(StatusCode::OK, reply.whole().unwrap_or_default(), service, parts)
+            }
+            Reply::Pieces(pieces) => {
+                let mut response = Response::new(pieces.boxed_unsync());
+                let media_type = HeaderValue::from_static(reply_type(&parts.headers));
+                response.headers_mut().insert(CONTENT_TYPE, media_type);
+                response
+            }
             Reply::Refused { status, body } => {
                 let status = StatusCode::from_u16(status);
                 answered(status.unwrap_or(StatusCode::BAD_REQUEST), body, service, parts)

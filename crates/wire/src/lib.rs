@@ -10,4 +10,4 @@ pub mod rpc;
 pub mod shape;
 pub mod sigv4;
 
-pub use api::{ApiError, Call, Format, JsonService, Principal, Reply};
+pub use api::{ApiError, Call, Format, JsonService, Pieces, Principal, Reply};

@@ -198,9 +198,9 @@ fn in_cbor(called: Result<(String, Reply), ApiError>) -> Response<ReplyBody> {
     let (status, body, query_error) = match called {
         Ok((_, reply)) => match reply {
             Reply::Whole(body) if body.is_empty() => (200, Bytes::from_static(&[0xa0]), None),
-            Reply::Whole(body) => (200, body, None),
             Reply::Refused { status, body } => (status, body, None),
             Reply::Stream(_) => (500, Bytes::from_static(&[0xa0]), None),
+            reply => (200, reply.whole().unwrap_or_default(), None),
         },
         Err(error) => {
             log(&error);

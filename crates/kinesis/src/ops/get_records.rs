@@ -1,12 +1,11 @@
 //! `GetRecords`: records from a place in a shard on, and the place after them.
 
-use bytes::Bytes;
 use hydrant_core::Timestamp;
 use hydrant_core::limits::{GET_RECORDS_BYTES_MAX, GET_RECORDS_MAX};
 use hydrant_core::log::{LogError, ReadLimit, ReadPage};
 use hydrant_core::record::Frame;
-use hydrant_wire::Call;
 use hydrant_wire::shape::{Flag, Integer, Text};
+use hydrant_wire::{Call, Reply};
 use serde::Deserialize;
 
 use crate::Kinesis;
@@ -32,7 +31,7 @@ struct Request<'a> {
     dry_run: Option<Flag>,
 }
 
-pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> {
+pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Reply, Error> {
     let request: Request<'_> = call.read()?;
     let mut checks = Checks::new();
     checks.number("limit", request.limit, 1, GET_RECORDS_MAX as i64);
@@ -73,7 +72,7 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
         Err(LogError::NotFound) => return Err(shards::missing(stream, shard.id)),
         read => read?,
     };
-    let bytes = page.frames.iter().flat_map(Frame::records).map(|r| r.size_bytes()).sum();
+    let bytes = page.frames.iter().map(Frame::size_bytes).sum();
     kinesis.count_read(shard, bytes);
     let next = ShardIterator { from: page.next, issued: now, ..iterator };
     // The last page of a closed shard has no place after it. One that is sealed and not closed yet has
@@ -81,16 +80,15 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Bytes, Error> 
     let ended = !shard.is_open() && page.tail.sealed && page.next >= page.tail.end;
     let next = (!ended).then(|| next.seal(&kinesis.sealer, call.scope()));
     let records = page.len() as u64;
-    let reply = Page {
-        frames: &page.frames,
+    let newest = page.frames.last().map(|frame| now.since(frame.arrival()).as_millis() as u64);
+    let age = newest.unwrap_or_else(|| millis_behind(&page, now));
+    let around = Page {
         shard,
         behind_ms: millis_behind(&page, now),
         next: next.as_deref().map(|next| ("NextShardIterator", next)),
         children: ended.then(|| shards::children(stream, shard)),
     };
-    let reply = room.hold(reply.write(call.format)?);
-    let newest = page.frames.last().map(|frame| now.since(frame.arrival()).as_millis() as u64);
-    let age = newest.unwrap_or_else(|| millis_behind(&page, now));
+    let reply = around.reply(page.frames, call.format, room)?;
     kinesis.meters.read(stream, shard.id, records, bytes as u64, age);
     kinesis.totals.records_read.increment(records);
     Ok(reply)

@@ -1,23 +1,21 @@
 //! The replies in JSON.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 
 use base64_simd::STANDARD;
 use bytes::Bytes;
 use hydrant_core::catalog::Shard;
-use hydrant_core::record::{Frame, Record};
-use hydrant_core::sequence::Decimal;
+use hydrant_core::record::Record;
+use hydrant_core::sequence::{Decimal, SequenceNumber};
 use serde::Serialize;
 
-use super::{Entry, Page};
+use super::Entry;
+use super::page::{Page, Writing};
 use crate::error::Error;
 
 /// Room for the reply to one record that was put.
 const ENTRY_ROOM_BYTES: usize = 136;
-/// Room for what stands around the data of one record.
-const RECORD_ROOM_BYTES: usize = 192;
-/// Room for what stands around the records.
-const PAGE_ROOM_BYTES: usize = 1_024;
 
 pub(super) fn put_records<'a>(
     failed: usize,
@@ -60,66 +58,150 @@ pub(super) fn put_records<'a>(
     Ok(out.into())
 }
 
-pub(super) fn page(page: &Page<'_>) -> Result<Bytes, Error> {
-    let room = page.records().map(|r| r.size_bytes() / 3 * 4 + RECORD_ROOM_BYTES);
-    let mut out = Vec::with_capacity(room.sum::<usize>() + PAGE_ROOM_BYTES);
-    out.extend(b"{\"Records\":[");
-    for frame in page.frames {
-        put_frame(&mut out, frame, page.shard)?;
-    }
-    // There is one behind every record.
-    out.pop_if(|last| *last == b',');
-    let _ = write!(out, "],\"MillisBehindLatest\":{}", page.behind_ms);
-    if let Some((name, value)) = page.next {
-        let _ = write!(out, ",\"{name}\":\"{value}\"");
-    }
-    if let Some(children) = &page.children {
-        out.extend(b",\"ChildShards\":");
-        put(&mut out, children)?;
-    }
-    out.push(b'}');
-    Ok(out.into())
+/// Records of a shard.
+pub(super) struct Json {
+    shard: Shard,
+    /// The number that was written last.
+    number: Option<Decimal>,
+    /// An arrival in milliseconds, and what stands between number and data of the records that arrived
+    /// then.
+    arrival: (Option<u64>, Vec<u8>),
 }
 
-/// Writes the records of a frame, with a comma behind each.
-fn put_frame(out: &mut Vec<u8>, frame: &Frame, shard: &Shard) -> Result<(), Error> {
-    let ms = frame.arrival().as_millis();
-    let (s, rest) = (ms / 1_000, ms % 1_000);
-    let arrival = format!("\",\"ApproximateArrivalTimestamp\":{s}.{rest:03},\"Data\":\"");
-    let mut decimal = Decimal::of(shard.sequence_number(frame.first()));
-    for record in frame.records() {
-        decimal.move_to(shard.sequence_number(record.index));
-        out.extend_from_slice(b"{\"SequenceNumber\":\"");
+const NUMBER: &[u8] = b"{\"SequenceNumber\":\"";
+const KEY: &[u8] = b"\",\"PartitionKey\":";
+const ENCRYPTED: &[u8] = b",\"EncryptionType\":\"KMS\"";
+
+impl Json {
+    /// What stands between number and data of a record that arrived then.
+    fn arrival(&mut self, ms: u64) -> &[u8] {
+        let (of, text) = &mut self.arrival;
+        if *of != Some(ms) {
+            *of = Some(ms);
+            text.clear();
+            let (s, rest) = (ms / 1_000, ms % 1_000);
+            let _ = write!(text, "\",\"ApproximateArrivalTimestamp\":{s}.{rest:03},\"Data\":\"");
+        }
+        text
+    }
+}
+
+impl Writing for Json {
+    const BETWEEN_BYTES: usize = 1;
+
+    fn of(shard: &Shard) -> Self {
+        Self { shard: shard.clone(), number: None, arrival: Default::default() }
+    }
+
+    fn start(&self, _: &Page<'_>, _: usize, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"Records\":[");
+    }
+
+    fn end(&self, page: &Page<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+        let _ = write!(out, "],\"MillisBehindLatest\":{}", page.behind_ms);
+        if let Some((name, value)) = page.next {
+            let _ = write!(out, ",\"{name}\":\"{value}\"");
+        }
+        if let Some(children) = &page.children {
+            out.extend_from_slice(b",\"ChildShards\":");
+            put(out, children)?;
+        }
+        out.push(b'}');
+        Ok(())
+    }
+
+    fn measure(&mut self, record: &Record<'_>) -> usize {
+        let arrival = self.arrival(record.arrival.as_millis()).len();
+        let key = match Key::of(record) {
+            Key::None => 1,
+            Key::Plain(key) => KEY.len() + key.len() + 2,
+            Key::Other(key) => {
+                let mut counted = Counted(0);
+                let _ = serde_json::to_writer(&mut counted, &key);
+                KEY.len() + counted.0
+            }
+        };
+        let encrypted = if record.is_encrypted() { ENCRYPTED.len() } else { 0 };
+        let data = STANDARD.encoded_length(record.data.len());
+        let number = NUMBER.len() + SequenceNumber::DIGITS;
+        Self::BETWEEN_BYTES + number + arrival + data + key + encrypted + 1
+    }
+
+    fn open(&mut self, record: &Record<'_>, is_first: bool, out: &mut Vec<u8>) {
+        if !is_first {
+            out.push(b',');
+        }
+        out.extend_from_slice(NUMBER);
+        let number = self.shard.sequence_number(record.index);
+        let decimal = self.number.get_or_insert_with(|| Decimal::of(number));
+        decimal.move_to(number);
         decimal.write(out);
-        out.extend_from_slice(arrival.as_bytes());
-        // There is, unless keys with many escapes took it.
-        out.reserve(STANDARD.encoded_length(record.data.len()));
-        STANDARD.encode_append(record.data, out);
-        put_rest(out, &record)?;
+        out.extend_from_slice(self.arrival(record.arrival.as_millis()));
     }
-    Ok(())
+
+    fn data(part: &[u8], out: &mut Vec<u8>) {
+        STANDARD.encode_append(part, out);
+    }
+
+    fn close(record: &Record<'_>, out: &mut Vec<u8>) {
+        match Key::of(record) {
+            Key::None => out.push(b'"'),
+            Key::Plain(key) => {
+                out.extend_from_slice(KEY);
+                out.push(b'"');
+                out.extend_from_slice(key);
+                out.push(b'"');
+            }
+            Key::Other(key) => {
+                out.extend_from_slice(KEY);
+                // A buffer takes all it is given, and a text can be written.
+                let _ = serde_json::to_writer(out.by_ref(), &key);
+            }
+        }
+        if record.is_encrypted() {
+            out.extend_from_slice(ENCRYPTED);
+        }
+        out.push(b'}');
+    }
 }
 
-/// Writes what stands behind the data of a record.
-fn put_rest(out: &mut Vec<u8>, record: &Record<'_>) -> Result<(), Error> {
-    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-    let key = record.partition_key;
-    if key.is_empty() {
-        out.push(b'"');
-    } else if key.iter().all(is_plain) {
-        out.extend_from_slice(b"\",\"PartitionKey\":\"");
-        out.extend_from_slice(key);
-        out.push(b'"');
-    } else {
-        out.extend_from_slice(b"\",\"PartitionKey\":");
-        // The key was text when it was put.
-        put(out, &String::from_utf8_lossy(key))?;
+/// A partition key.
+enum Key<'a> {
+    /// The producer gave none.
+    None,
+    /// It stands in JSON as it is.
+    Plain(&'a [u8]),
+    /// It does not, or may not.
+    Other(Cow<'a, str>),
+}
+
+impl<'a> Key<'a> {
+    fn of(record: &Record<'a>) -> Self {
+        let key = record.partition_key;
+        // Every byte is looked at, whatever the others are: many at a time.
+        let is_plain =
+            |plain, byte: &u8| plain & matches!(byte, b' '..=b'~') & !matches!(byte, b'"' | b'\\');
+        match key {
+            [] => Self::None,
+            key if key.iter().fold(true, is_plain) => Self::Plain(key),
+            // It was text when it was put.
+            key => Self::Other(String::from_utf8_lossy(key)),
+        }
     }
-    if record.is_encrypted() {
-        out.extend_from_slice(b",\"EncryptionType\":\"KMS\"");
+}
+
+/// How much was written.
+struct Counted(usize);
+
+impl std::io::Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
     }
-    out.extend_from_slice(b"},");
-    Ok(())
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 fn put<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Result<(), Error> {

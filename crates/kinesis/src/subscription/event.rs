@@ -43,19 +43,19 @@ impl Records<'_> {
         let Self { shard, frames, behind_ms, .. } = *self;
         let continuation = self.continuation();
         let next = Some(("ContinuationSequenceNumber", continuation.as_str()));
-        frame(&Page { frames, shard, behind_ms, next, children: None }, format)
+        frame(&Page { shard, behind_ms, next, children: None }, frames, format)
     }
 }
 
 /// The last event of a shard: no number to go on behind, but the shards that follow.
 pub(super) fn end(stream: &Stream, shard: &Shard, format: Format) -> Result<Bytes, Error> {
     let children = Some(shards::children(stream, shard));
-    frame(&Page { frames: &[], shard, behind_ms: 0, next: None, children }, format)
+    frame(&Page { shard, behind_ms: 0, next: None, children }, &[], format)
 }
 
-fn frame(page: &Page<'_>, format: Format) -> Result<Bytes, Error> {
-    let payload = page.write(format)?;
-    Ok(event_stream::event("SubscribeToShardEvent", format.media_type(), &payload))
+fn frame(page: &Page<'_>, frames: &[Frame], format: Format) -> Result<Bytes, Error> {
+    let begin = |bytes| event_stream::begin("SubscribeToShardEvent", format.media_type(), bytes);
+    Ok(event_stream::end(page.write(frames, format, begin)?))
 }
 
 /// An exception: the last frame of a subscription that does not end by itself.

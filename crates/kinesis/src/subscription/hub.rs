@@ -217,8 +217,7 @@ impl Hub {
 
     /// `None` if there is no room.
     fn event(&self, from: RecordIndex, page: ReadPage) -> Option<Event> {
-        let records = page.frames.iter().flat_map(Frame::records);
-        let bytes = records.map(|r| r.size_bytes()).sum::<usize>().max(1) * COPIES;
+        let bytes = page.frames.iter().map(Frame::size_bytes).sum::<usize>().max(1) * COPIES;
         let bytes = u32::try_from(bytes).ok()?;
         let take = |room: &Arc<Semaphore>| Arc::clone(room).try_acquire_many_owned(bytes).ok();
         Some(Event {

@@ -99,28 +99,33 @@ impl Pager {
             self.full = true;
             return false;
         }
-        let part = frame.slice(self.page.next, self.limit.records_max);
-        let mut fits = 0;
-        for record in part.records() {
-            let first = self.page.is_empty() && fits == 0;
-            match self.limit.bytes_max.checked_sub(record.size_bytes()) {
-                Some(left) => self.limit.bytes_max = left,
-                None => {
-                    self.full = true;
-                    fits += usize::from(first);
-                    break;
-                }
+        let mut part = frame.slice(self.page.next, self.limit.records_max);
+        match self.limit.bytes_max.checked_sub(part.size_bytes()) {
+            Some(left) => self.limit.bytes_max = left,
+            None => {
+                self.full = true;
+                part = self.part_of(&part);
             }
-            fits += 1;
         }
-        if fits > 0 {
-            let part = part.slice(self.page.next, fits);
+        if !part.is_empty() {
             self.page.next = part.end();
-            self.limit.records_max -= fits;
+            self.limit.records_max -= part.len();
             self.page.frames.push(part);
         }
         self.full |= self.limit.records_max == 0 || self.page.next >= self.page.tail.end;
         !self.full
+    }
+
+    /// The records at the start of a frame that still fit; at least one if the page has none.
+    fn part_of(&self, frame: &Frame) -> Frame {
+        let mut left = self.limit.bytes_max;
+        let fitting = frame.records().take_while(|record| {
+            let rest = left.checked_sub(record.size_bytes());
+            left = rest.unwrap_or(left);
+            rest.is_some()
+        });
+        let fits = fitting.count().max(usize::from(self.page.is_empty()));
+        frame.slice(frame.first(), fits)
     }
 }
 
@@ -277,11 +282,17 @@ impl Shared {
         let got = file.read_at(&mut bytes, first.at.into());
         bytes.truncate(got.map_err(|e| unavailable(&segment.name(), &e))?);
         let bytes = Bytes::from(bytes);
+        let wanted: usize = run.iter().map(|entry| entry.bytes as usize).sum();
+        // What was read over does not stay in memory with what was not.
+        let part = |start: usize, end: usize| match wanted * 2 < bytes.len() {
+            true => Bytes::copy_from_slice(&bytes[start..end]),
+            false => bytes.slice(start..end),
+        };
         let frames = run.iter().map(|entry| {
             let start = (entry.at - first.at) as usize;
             let end = start + entry.bytes as usize;
             (bytes.len() >= end)
-                .then(|| verify(bytes.slice(start..end), segment.stamp, shard, entry))
+                .then(|| verify(part(start, end), segment.stamp, shard, entry))
                 .flatten()
                 .ok_or_else(|| {
                     metrics::counter!("hydrant_log_damaged_frames").increment(1);

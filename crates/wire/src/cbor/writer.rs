@@ -5,7 +5,8 @@ use std::fmt::{self, Write as _};
 
 use bytes::Bytes;
 use cbor4ii::core::enc::{Encode, Write};
-use cbor4ii::core::types;
+use cbor4ii::core::{major, types};
+use hydrant_core::sequence::{Decimal, SequenceNumber};
 use serde::Serialize;
 
 use crate::api::ApiError;
@@ -22,6 +23,11 @@ impl Writer {
     /// A buffer with room for this many bytes.
     pub fn with_capacity(bytes: usize) -> Self {
         Self(Vec::with_capacity(bytes))
+    }
+
+    /// Goes on behind what is in a buffer.
+    pub fn behind(bytes: Vec<u8>) -> Self {
+        Self(bytes)
     }
 
     /// The head of a map of so many pairs.
@@ -64,6 +70,22 @@ impl Writer {
         self.value(types::Bytes(bytes))
     }
 
+    /// The head of a blob whose `bytes` bytes the caller writes behind it.
+    pub fn blob_head(&mut self, bytes: usize) -> &mut Self {
+        let at = self.0.len();
+        self.number(bytes as u64);
+        // The head of a blob is that of a number, of another kind.
+        self.0[at] |= major::BYTES << 5;
+        self
+    }
+
+    /// A sequence number, as a text.
+    pub fn sequence_number(&mut self, number: &Decimal) -> &mut Self {
+        self.0.extend([0x78, SequenceNumber::DIGITS as u8]);
+        number.write(&mut self.0);
+        self
+    }
+
     /// A whole number.
     pub fn number(&mut self, number: u64) -> &mut Self {
         self.value(number)
@@ -79,6 +101,11 @@ impl Writer {
     /// What was written.
     pub fn into_bytes(self) -> Bytes {
         self.0.into()
+    }
+
+    /// The buffer, with what was written.
+    pub fn into_vec(self) -> Vec<u8> {
+        self.0
     }
 
     fn value(&mut self, value: impl Encode) -> &mut Self {

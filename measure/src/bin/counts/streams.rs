@@ -161,6 +161,9 @@ pub(crate) fn subscriptions() -> Outcome<Work> {
 fn expect_whole(reply: Reply, bytes_min: usize) -> Outcome<()> {
     match reply {
         Reply::Whole(body) if body.len() >= bytes_min => Ok(()),
+        Reply::Pieces(pieces) if pieces.map(|piece| piece.len()).sum::<usize>() >= bytes_min => {
+            Ok(())
+        }
         _ => Err("not the answer that was expected".into()),
     }
 }
