@@ -3,9 +3,9 @@
 use base64::Engine as _;
 use hydrant_core::Timestamp;
 use hydrant_core::catalog::Shard;
+use hydrant_core::hash::HashRange;
 use hydrant_core::log::ShardUid;
 use hydrant_core::record::{DECRYPTED, Frame, Record, RecordBatch};
-use hydrant_core::hash::HashRange;
 use hydrant_core::sequence::RecordIndex;
 use hydrant_wire::cbor::Writer;
 use proptest::prelude::*;

@@ -33,6 +33,10 @@ impl JsonService for Echo {
         let whole = match call.operation.as_str() {
             "Echo" => Ok(call.body),
             "Empty" => Ok(Bytes::new()),
+            "Pieces" => {
+                let pieces = [b"[1,", b"2,3", b",4]"].map(|piece| Bytes::from_static(piece));
+                return Ok(Reply::Pieces(crate::api::Pieces::new(9, pieces.into_iter())));
+            }
             "Who" => Ok(call.scope().to_string().into()),
             "Break" => Err(ApiError::internal("the disk is on fire")),
             "Parse" => call.read::<serde::de::IgnoredAny>().map(|_| Bytes::new()),
@@ -97,6 +101,19 @@ async fn a_call_reaches_its_operation() {
     let media_type = "application/x-amz-json-1.0";
     old.headers_mut().insert("content-type", HeaderValue::from_static(media_type));
     assert_eq!(answer(old).await.1, media_type);
+}
+
+#[tokio::test]
+async fn a_reply_in_pieces_is_of_known_length() {
+    let reply = front().answer(request("Pieces", Full::from("{}"))).await;
+    assert_eq!(reply.headers()["content-type"], "application/x-amz-json-1.1");
+    let mut body = reply.into_body();
+    for left in [9, 6, 3] {
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(left), false));
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().len(), 3);
+    }
+    assert!(body.is_end_stream() && body.frame().await.is_none());
+    assert_eq!(said(request("Pieces", Full::from("{}"))).await, (200, "[1,2,3,4]".to_owned()));
 }
 
 struct Slow(Arc<tokio::sync::Notify>);
