@@ -268,22 +268,33 @@ struct Inner {
 impl StreamCatalog {
     /// Reads every row. Fails if the store does, or if a row is damaged.
     pub async fn open(store: Arc<dyn ControlStore>) -> Result<Self, ControlError> {
-        let (mut held, mut ids) = (BTreeMap::new(), HashSet::new());
+        // A tree that is made of all of them at once has full nodes, one that they are added to in
+        // order has them half full; and a set that knows how many will come hashes each once.
+        let mut held = Vec::new();
         let mut shards: HashMap<Scope, usize> = HashMap::new();
+        // The rows of one account and region stand together.
+        let mut last: Option<(Scope, usize)> = None;
         scan_each(store.as_ref(), STREAM_ROWS, |key, entry| {
             let mut stream: Stream = entry.json(&key)?;
-            share_scope(&shards, &mut stream);
-            *shards.entry(stream.scope.clone()).or_default() += shards_at_most(&stream);
-            let stream = Arc::new(stream);
-            ids.insert(ById(Arc::clone(&stream)));
+            if let Some((scope, count)) = last.take_if(|(scope, _)| *scope != stream.scope) {
+                *shards.entry(scope).or_default() += count;
+            }
+            let (scope, count) = last.get_or_insert_with(|| (stream.scope.clone(), 0));
+            make_small(&mut stream, Some(scope));
+            *count += shards_at_most(&stream);
             let id = (stream.scope.clone(), stream.name.clone());
-            held.insert(id, Held::new(stream, entry.version));
+            held.push((id, Held::new(Arc::new(stream), entry.version)));
             Ok(())
         })
         .await?;
+        if let Some((scope, count)) = last {
+            *shards.entry(scope).or_default() += count;
+        }
+        let ids =
+            held.iter().map(|(_, held): &(Key, Held)| ById(Arc::clone(&held.stream))).collect();
         let inner = Inner {
             store,
-            held: RwLock::new(held),
+            held: RwLock::new(held.into_iter().collect()),
             ids: RwLock::new(ids),
             shards: RwLock::new(shards),
             changes: watch::Sender::new(0),
@@ -334,7 +345,14 @@ impl StreamCatalog {
 
     /// Every stream, of every account and region.
     pub fn all(&self) -> Vec<Arc<Stream>> {
-        self.inner.held.read().values().map(|h| Arc::clone(&h.stream)).collect()
+        self.which(|_| true)
+    }
+
+    /// The streams, of every account and region, that `wanted` says of; no others are touched. The
+    /// caller's duty: it asks nothing of the catalog.
+    pub fn which(&self, wanted: impl Fn(&Stream) -> bool) -> Vec<Arc<Stream>> {
+        let held = self.inner.held.read();
+        held.values().filter(|h| wanted(&h.stream)).map(|h| Arc::clone(&h.stream)).collect()
     }
 
     /// Writes a stream: a new one if `seen` is `None`, else a change of that version. Durable on
@@ -371,12 +389,15 @@ impl StreamCatalog {
     }
 }
 
-/// Makes the stream's account and region those that are in memory already: a million streams have them
-/// once.
-fn share_scope(known: &HashMap<Scope, usize>, stream: &mut Stream) {
-    if let Some((scope, _)) = known.get_key_value(&stream.scope) {
+/// Makes the stream as small as a million of them in memory should be: its account and region are
+/// `scope`, if they are there already, and its lists have no room to grow.
+fn make_small(stream: &mut Stream, scope: Option<&Scope>) {
+    if let Some(scope) = scope {
         stream.scope = scope.clone();
     }
+    stream.shards.shrink_to_fit();
+    stream.consumers.shrink_to_fit();
+    stream.id.shrink_to_fit();
 }
 
 /// Runs a write to its end even if the caller goes away.
@@ -389,7 +410,7 @@ async fn to_its_end<T: Send + 'static>(
 
 impl Inner {
     async fn put(&self, mut stream: Stream, seen: Option<u64>) -> Result<Held, ControlError> {
-        share_scope(&self.shards.read(), &mut stream);
+        self.make_small(&mut stream);
         let id = (stream.scope.clone(), stream.name.clone());
         let _order = self.lock(&id).await;
         let row = row_key(&id);
@@ -426,8 +447,9 @@ impl Inner {
         let key = row_key(&id);
         let row = async {
             let Some(entry) = self.store.get(&key).await? else { return Ok(None) };
-            let stream = Arc::new(entry.json(&key)?);
-            Ok(Some(Held::new(stream, entry.version)))
+            let mut stream = entry.json(&key)?;
+            self.make_small(&mut stream);
+            Ok(Some(Held::new(Arc::new(stream), entry.version)))
         };
         match row.await {
             Ok(held) => {
@@ -436,6 +458,11 @@ impl Inner {
             }
             Err(e) => e,
         }
+    }
+
+    fn make_small(&self, stream: &mut Stream) {
+        let shards = self.shards.read();
+        make_small(stream, shards.get_key_value(&stream.scope).map(|(scope, _)| scope));
     }
 
     async fn lock(&self, id: &Key) -> MutexGuard<'_, ()> {

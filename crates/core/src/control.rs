@@ -10,6 +10,8 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::limits::SCAN_ROWS_MAX;
+
 /// What the store could not do, named by what the caller must do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
@@ -149,19 +151,22 @@ pub async fn scan_all(
 }
 
 /// Shows every row under `prefix` to `see`, in key order, page by page: never more than a page of
-/// [`crate::limits::SCAN_ROWS_MAX`] is in memory. Ends with the first error.
+/// [`crate::limits::SCAN_ROWS_MAX`] is in memory, and the next one, which is read meanwhile. Ends with the
+/// first error.
 pub async fn scan_each(
     store: &dyn ControlStore,
     prefix: &str,
     mut see: impl FnMut(String, Entry) -> Result<(), ControlError> + Send,
 ) -> Result<(), ControlError> {
-    let mut after: Option<String> = None;
-    loop {
-        let page = store.scan(prefix, after.as_deref(), crate::limits::SCAN_ROWS_MAX).await?;
-        let Some((last, _)) = page.last() else { return Ok(()) };
-        after = Some(last.clone());
-        for (key, entry) in page {
-            see(key, entry)?;
-        }
+    let mut page = store.scan(prefix, None, SCAN_ROWS_MAX).await?;
+    while let Some((last, _)) = page.last() {
+        let after = last.clone();
+        let next = store.scan(prefix, Some(&after), SCAN_ROWS_MAX);
+        let seen = async { page.into_iter().try_for_each(|(key, entry)| see(key, entry)) };
+        // In this order, so that the store is asked before the page is looked at.
+        let (next, seen) = tokio::join!(biased; next, seen);
+        seen?;
+        page = next?;
     }
+    Ok(())
 }

@@ -43,10 +43,10 @@ pub(crate) struct Policies {
 impl Policies {
     /// As the rows have it.
     pub(crate) fn of(catalog: &StreamCatalog) -> Self {
-        let has = |stream: &Arc<Stream>| {
+        let has = |stream: &Stream| {
             stream.settings.policy.is_some() || stream.consumers.iter().any(|c| c.policy.is_some())
         };
-        Self { any: catalog.all().iter().any(has).into() }
+        Self { any: (!catalog.which(has).is_empty()).into() }
     }
 
     fn exist(&self) -> bool {

@@ -46,7 +46,7 @@ struct Request<'a> {
 /// writes that need it; the log says so here, once a reason.
 pub(crate) fn load(vault: &Vault, catalog: &StreamCatalog) {
     let mut failures = BTreeMap::<String, (usize, String)>::new();
-    for stream in catalog.all() {
+    for stream in catalog.which(|stream| stream.settings.encryption.is_some()) {
         let Some(encryption) = &stream.settings.encryption else { continue };
         for (key, _) in &encryption.keys {
             if let Err(e) = vault.load(key, &stream.scope, &stream.id) {

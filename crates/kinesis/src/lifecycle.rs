@@ -41,8 +41,8 @@ pub(crate) fn unfinished(catalog: &StreamCatalog, now: Timestamp) -> BTreeSet<(S
         let shards = s.capacity.reshard.is_some() || !s.capacity.expired.is_empty();
         state || shards || s.shards.iter().any(|shard| !shard.is_open())
     };
-    let streams = catalog.all().into_iter().filter(|s| waits(s));
-    streams.map(|s| (s.scope.clone(), s.name.clone())).collect()
+    let streams = catalog.which(waits);
+    streams.iter().map(|s| (s.scope.clone(), s.name.clone())).collect()
 }
 
 /// Makes these calls to the log, one for each shard of a stream, and stops at the first failure.
