@@ -99,14 +99,11 @@ impl Pager {
             self.full = true;
             return false;
         }
-        let mut part = frame.slice(self.page.next, self.limit.records_max);
-        match self.limit.bytes_max.checked_sub(part.size_bytes()) {
-            Some(left) => self.limit.bytes_max = left,
-            None => {
-                self.full = true;
-                part = self.part_of(&part);
-            }
-        }
+        let whole = frame.slice(self.page.next, self.limit.records_max);
+        let left = self.limit.bytes_max.checked_sub(whole.size_bytes());
+        let part = if left.is_some() { whole } else { self.part_of(&whole) };
+        self.limit.bytes_max = left.unwrap_or_default();
+        self.full |= left.is_none();
         if !part.is_empty() {
             self.page.next = part.end();
             self.limit.records_max -= part.len();
