@@ -8,11 +8,11 @@ use futures::FutureExt;
 use futures::stream::BoxStream;
 use hydrant_core::catalog::StreamCatalog;
 use hydrant_core::control::{ControlStore, Write, scan_all};
-use hydrant_core::log::{LogEngine, ReadLimit, ShardUid};
+use hydrant_core::log::{LogEngine, LogError, ReadLimit, ShardUid};
 use hydrant_core::record::RecordBatch;
 use hydrant_core::sequence::RecordIndex;
 use hydrant_core::{Clock, Random};
-use hydrant_storage::{Control, DataDir, Log, LogOptions};
+use hydrant_storage::{ArchiveUse, Control, DataDir, Log, LogOptions};
 use hydrant_testkit::ManualClock;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -511,4 +511,102 @@ async fn frames_that_a_power_cut_took_back_leave_the_archive() {
     assert_eq!(found, kept);
     cut.close().await;
     again.close().await;
+}
+
+impl Node {
+    /// Has segments leave the disk an hour after their newest record.
+    fn keeps_in(&self, archive: &Arc<Archive>, store: &Arc<Flaky>) {
+        let segments = Segments::of(archive.clone(), Target::of(store.clone()));
+        self.log.archive_to(ArchiveUse {
+            archive: Arc::new(segments),
+            local_retention: Some(DAY / 24),
+            cache_bytes: 2 * SEGMENT_BYTES,
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_that_are_only_in_the_archive_stay_there_and_are_read() {
+    let world = World::new();
+    let node = world.node("a", 1);
+    node.log.create(A, DAY * 7).await.unwrap();
+    let archive = Arc::new(node.archive(&world.store));
+    node.keeps_in(&archive, &world.store);
+    let mut put = Vec::new();
+    for n in 0..60u8 {
+        put.push((node.put(A, n, 5_000).await, n, 5_000));
+    }
+    world.clock.advance(DAY / 12);
+    node.log.reclaim().await.unwrap();
+    assert_eq!(node.log.evict().await.unwrap(), 0, "no point has them");
+    archive.point().await.unwrap();
+    let evicted = node.log.evict().await.unwrap();
+    assert!(evicted >= 3, "{evicted}");
+    assert!(matches!(archive.point().await.unwrap(), Took::Unchanged(_)));
+    assert_eq!(node.read(A).await, put);
+
+    // Points come and go, and a start: what they name stays.
+    for n in 60..70u8 {
+        put.push((node.put(A, n, 5_000).await, n, 5_000));
+        world.clock.advance(DAY / 12);
+        archive.point().await.unwrap();
+    }
+    node.close().await;
+    let node = world.node("a", 2);
+    let archive = Arc::new(node.archive(&world.store));
+    assert!(node.log.archived_segments() >= evicted);
+    put.push((node.put(A, 70, 10).await, 70, 10));
+    archive.point().await.unwrap();
+    assert!(world.objects("points").await <= 3);
+    node.keeps_in(&archive, &world.store);
+    assert_eq!(node.read(A).await, put);
+    world.restore("b").await.unwrap();
+    let again = world.node("b", 3);
+    assert_eq!((again.log.archived_segments(), again.read(A).await), (0, put.clone()));
+    again.close().await;
+
+    // A copy elsewhere has them as well, if it is told where they are.
+    let elsewhere = Flaky::new();
+    let mut backup = node.archive(&elsewhere);
+    let refused = backup.point().await.unwrap_err().to_string();
+    assert!(refused.contains("--archive-url"), "{refused}");
+    backup.options.archived_in = Some(Target::of(world.store.clone()));
+    backup.point().await.unwrap();
+    let target = Target::of(elsewhere);
+    let dir = world.temp.path().join("c");
+    restore(&target, &dir, None, world.clock.as_ref(), &Random::from_seed(5)).await.unwrap();
+    let again = world.node("c", 4);
+    assert_eq!(again.read(A).await, put);
+    again.close().await;
+
+    // What somebody removed there does not leave the disk, and what is damaged there is not read.
+    let newest = point::numbers(&archive.target).await.unwrap().pop().unwrap();
+    let newest = point::read(&archive.target, newest).await.unwrap();
+    let of_log = |f: &&manifest::File| f.path.starts_with("log/") && f.path.ends_with(".seg");
+    let mut held: Vec<_> = newest.files.iter().filter(of_log).collect();
+    held.sort_by(|a, b| a.path.cmp(&b.path));
+    let first = held[0].pieces[0].sum.object();
+    let bytes = world.store.get(&first).await.unwrap().bytes().await.unwrap();
+    let mut bad = bytes.to_vec();
+    bad[5_000] ^= 1;
+    world.store.put(&first, bad.into()).await.unwrap();
+    let limit = ReadLimit { records_max: 1, ..ALL };
+    let failed = node.log.read(A, RecordIndex::MIN, limit).await.unwrap_err();
+    assert!(matches!(failed, LogError::Unavailable(_)), "{failed}");
+    world.store.put(&first, bytes.into()).await.unwrap();
+    node.log.read(A, RecordIndex::MIN, limit).await.unwrap();
+    let stay = held.iter().find(|f| node.dir.join(&f.path).exists()).unwrap();
+    world.store.delete(&stay.pieces[0].sum.object()).await.unwrap();
+    node.log.evict().await.unwrap();
+    assert!(node.dir.join(&stay.path).exists());
+
+    // They go when they have expired, here and there.
+    let before = world.objects("data").await;
+    world.clock.advance(DAY * 8);
+    assert!(node.log.reclaim().await.unwrap() >= evicted);
+    assert_eq!(node.log.archived_segments(), 0);
+    node.put(A, 1, 10).await;
+    archive.point().await.unwrap();
+    assert!(world.objects("data").await < before);
+    node.close().await;
 }
