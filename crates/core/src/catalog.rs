@@ -50,8 +50,7 @@ const WRITE_LOCKS: usize = 64;
 /// Sees to it that no shard to come has a number up to `highest`: a log that was restored may have
 /// records of shards that the control store, which is from a moment before, knows nothing of.
 pub async fn allocate_above(store: &dyn ControlStore, highest: u64) -> Result<(), ControlError> {
-    let above = highest.saturating_add(1);
-    claim(store, |next| next.max(above)).await.map(drop)
+    claim(store, |next| next.max(highest.saturating_add(1))).await.map(drop)
 }
 
 /// Claims the shard names from the next one up to what `end` makes of it.

@@ -217,7 +217,7 @@ mod tests {
 
     use super::*;
 
-    const PIECE: [u8; 64 << 10] = [b'x'; 64 << 10];
+    static PIECE: [u8; 64 << 10] = [b'x'; 64 << 10];
     const PIECES: usize = 64;
 
     #[tokio::test]

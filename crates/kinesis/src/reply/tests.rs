@@ -1,5 +1,7 @@
 //! A page is to the byte what a writer makes that knows nothing but its format.
 
+use std::convert::Infallible;
+
 use base64::Engine as _;
 use hydrant_core::Timestamp;
 use hydrant_core::catalog::Shard;
@@ -96,7 +98,10 @@ fn frames_of(written: Vec<(u64, Vec<Written>, usize, usize)>) -> Vec<Frame> {
         let mut batch = RecordBatch::new();
         for (is_encrypted, key, data) in &records {
             let flags = if *is_encrypted { DECRYPTED } else { 0 };
-            batch.push_with(flags, key, data.len(), |out| out.extend_from_slice(data));
+            let Ok(()) = batch.try_push_with(flags, key, data.len(), |out| {
+                out.extend_from_slice(data);
+                Ok::<_, Infallible>(())
+            });
         }
         let arrival = Timestamp::from_millis(arrival);
         let first = from.first_for(arrival, records.len() as u32);
