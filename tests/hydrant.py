@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import gzip
+import itertools
 import json
 import os
 import re
@@ -375,11 +376,17 @@ def files_with(folder, *secrets):
             and any(form in path.read_bytes() for form in forms)]
 
 
+# From one process to another they start elsewhere.
+PORTS = itertools.cycle(20_000 + (os.getpid() * 97 + n) % 10_000 for n in range(10_000))
+
+
 def free_port():
-    """A port that was free just now."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
+    """A port that was free just now: none of those that systems give to connections, one of which could
+    take it before its server does."""
+    for port in PORTS:
+        with socket.socket() as taken, contextlib.suppress(OSError):
+            taken.bind(("127.0.0.1", port))
+            return port
 
 
 def which(program):

@@ -10,6 +10,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -40,6 +41,20 @@ const SETTINGS: &[(&str, &str)] = &[
     ("wal_level", "logical"),
 ];
 const AUTHENTICATION: &str = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+
+/// Below the ports that systems give to connections, one of which could take it before the server does.
+const PORTS: std::ops::Range<u32> = 10_000..20_000;
+
+/// A port that was free just now, and that nobody else in this process is given soon.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(97);
+    let mut tried = PORTS.map(|_| {
+        let next = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        (PORTS.start + next % PORTS.len() as u32) as u16
+    });
+    tried.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
+}
 
 /// A running server. Dropping it stops it at once and removes its files.
 pub struct Postgres {
@@ -187,7 +202,7 @@ impl Postgres {
         let (data, programs) = template(version);
         let folder = folder();
         run(Command::new("cp").arg("-a").arg(data).arg(folder.path().join("data")));
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let server = Self { port, version: version.to_owned(), folder, programs, process: None };
         server.configure(SETTINGS);
         server.configure(settings);
