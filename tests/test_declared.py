@@ -9,7 +9,7 @@ import pytest
 
 import postgres
 from capture import Source
-from hydrant import eventually
+from hydrant import eventually, files_with
 
 pytestmark = [pytest.mark.needs("psycopg", "psql", "postgres"), pytest.mark.timeout(120)]
 
