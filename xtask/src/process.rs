@@ -19,7 +19,7 @@ pub(crate) fn root() -> PathBuf {
 /// The cargo that runs us, in the root of the repository.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
-    command.args(arguments).current_dir(root());
+    command.args(arguments).current_dir(root()).env("INSTA_WORKSPACE_ROOT", root());
     // What the outer cargo says of this package would make build scripts run again, and with them
     // everything above.
     for (name, _) in std::env::vars_os() {

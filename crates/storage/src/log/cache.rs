@@ -15,7 +15,14 @@ pub(super) struct Cache {
     bytes_max: usize,
     bytes: usize,
     ring: VecDeque<(ShardUid, usize)>,
-    shards: HashMap<ShardUid, VecDeque<Frame>>,
+    shards: HashMap<ShardUid, Held>,
+}
+
+/// What is held of a shard: its frames, and where the records start of which none is left out. That is
+/// below the first frame where time went by before it, as indexes go by the clock.
+struct Held {
+    from: RecordIndex,
+    frames: VecDeque<Frame>,
 }
 
 impl Cache {
@@ -24,20 +31,27 @@ impl Cache {
         Self { bytes_max, ..Self::default() }
     }
 
-    /// Adds a shard's next frame, whose body has `body_bytes`. The caller's duty: no frame of the
-    /// shard is left out.
-    pub(super) fn push(&mut self, shard: ShardUid, frame: Frame, body_bytes: usize) {
+    /// Adds a shard's next frame, whose body has `body_bytes`; the shard ended at `after` before. The
+    /// caller's duty: no frame of the shard is left out.
+    pub(super) fn push(
+        &mut self,
+        shard: ShardUid,
+        after: RecordIndex,
+        frame: Frame,
+        body_bytes: usize,
+    ) {
         let bytes = body_bytes + FRAME_OVERHEAD_BYTES;
         self.bytes += bytes;
         self.ring.push_back((shard, bytes));
-        self.shards.entry(shard).or_default().push_back(frame);
+        let held = || Held { from: after, frames: VecDeque::new() };
+        self.shards.entry(shard).or_insert_with(held).frames.push_back(frame);
         while self.bytes > self.bytes_max
             && let Some((shard, bytes)) = self.ring.pop_front()
         {
             self.bytes -= bytes;
-            if let Some(frames) = self.shards.get_mut(&shard) {
-                frames.pop_front();
-                if frames.is_empty() {
+            if let Some(held) = self.shards.get_mut(&shard) {
+                held.from = held.frames.pop_front().map_or(held.from, |frame| frame.end());
+                if held.frames.is_empty() {
                     self.shards.remove(&shard);
                 }
             }
@@ -52,10 +66,9 @@ impl Cache {
         from: RecordIndex,
         mut take: impl FnMut(&Frame) -> bool,
     ) -> bool {
-        let Some(frames) = self.shards.get(&shard) else { return false };
-        if frames.front().is_none_or(|f| f.first() > from) {
+        let Some(Held { frames, .. }) = self.shards.get(&shard).filter(|h| h.from <= from) else {
             return false;
-        }
+        };
         let start = frames.partition_point(|f| f.end() <= from);
         let _ = frames.range(start..).find(|frame| !take(frame));
         true
@@ -79,7 +92,7 @@ mod tests {
     fn holds_the_latest_frames_of_each_shard() {
         let mut cache = Cache::new(5 * (10 + FRAME_OVERHEAD_BYTES));
         for n in 0..20 {
-            cache.push(ShardUid(n % 2), frame(n), 10);
+            cache.push(ShardUid(n % 2), RecordIndex(n.saturating_sub(1)), frame(n), 10);
         }
         let read = |shard, from| {
             let mut found = Vec::new();
@@ -92,9 +105,26 @@ mod tests {
         assert_eq!(read(1, 15), Some(vec![15, 17, 19]));
         assert_eq!(read(0, 16), Some(vec![16, 18]));
         assert_eq!(read(0, 14), None, "evicted");
-        assert_eq!(read(0, 15), None, "14 may have ended above 15 for all the cache knows");
+        assert_eq!(read(0, 15), Some(vec![16, 18]), "14 ended at 15");
         assert_eq!(read(0, 40), Some(vec![]));
         assert_eq!(read(7, 0), None);
         assert_eq!(cache.bytes, cache.bytes_max);
+    }
+
+    #[test]
+    fn knows_where_a_shard_ended_before_its_first_frame() {
+        let mut cache = Cache::new(1 << 10);
+        cache.push(ShardUid(1), RecordIndex::MIN, frame(1_000), 10);
+        cache.push(ShardUid(2), RecordIndex(500), frame(1_001), 10);
+        let mut read = |shard, from| {
+            let mut found = 0;
+            cache.read(ShardUid(shard), RecordIndex(from), |_| {
+                found += 1;
+                true
+            }) && found == 1
+        };
+        assert!(read(1, 0), "a shard that had nothing before is held whole");
+        assert!(read(2, 500));
+        assert!(!read(2, 499), "there are records on the disk");
     }
 }

@@ -32,6 +32,8 @@ const QUIET_BEFORE_COVER: Duration = Duration::from_secs(1);
 /// A frame of the group being written.
 struct Numbered {
     append: Append,
+    /// Where the shard ended before.
+    after: RecordIndex,
     header: Header,
     at: u64,
 }
@@ -161,7 +163,7 @@ impl Writer {
                 at = self.at;
             }
             match self.number(&append, at, group.is_empty(), &mut ends) {
-                Ok(header) => group.push(Numbered { append, header, at }),
+                Ok((after, header)) => group.push(Numbered { append, after, header, at }),
                 Err(e) => {
                     let _ = append.reply.send(Err(e));
                 }
@@ -170,14 +172,14 @@ impl Writer {
         self.flush(group);
     }
 
-    /// The header of an append's frame, or why it is not written.
+    /// Where an append's shard ended before it and the header of its frame, or why it is not written.
     fn number(
         &mut self,
         append: &Append,
         at: u64,
         first_of_group: bool,
         ends: &mut HashMap<ShardUid, RecordIndex>,
-    ) -> Result<Header, LogError> {
+    ) -> Result<(RecordIndex, Header), LogError> {
         self.shared.check()?;
         let published = {
             let shards = self.shared.shards.lock();
@@ -198,7 +200,7 @@ impl Writer {
         self.last_ms = arrival_ms;
         ends.insert(append.shard, first.plus(append.count().into()));
         debug_assert!(at >= self.at);
-        Ok(Header {
+        let header = Header {
             body_crc: append.body_crc,
             body_bytes: append.body_bytes() as u32,
             count: append.count(),
@@ -208,7 +210,8 @@ impl Writer {
             arrival_ms,
             group: self.group,
             durable_upto: self.at,
-        })
+        };
+        Ok((end, header))
     }
 
     /// Writes and syncs a group, then lets the world see it: first the readers, then the callers.
@@ -341,12 +344,12 @@ impl Writer {
         self.add_to_directory(group);
         {
             let mut cache = self.shared.cache.lock();
-            for Numbered { append, header, .. } in group {
+            for Numbered { append, after, header, .. } in group {
                 let arrival = Timestamp::from_millis(header.arrival_ms);
                 let (offsets, records) = (append.offsets.clone(), append.records.clone());
                 // The batch made these buffers, so they are a frame.
                 if let Ok(frame) = Frame::new(header.first, arrival, offsets, records) {
-                    cache.push(append.shard, frame, append.body_bytes());
+                    cache.push(append.shard, *after, frame, append.body_bytes());
                 }
             }
         }
