@@ -7,6 +7,7 @@ mod hydrant;
 mod peers;
 mod redis;
 mod rows;
+mod s2;
 mod starts;
 mod table;
 

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::hydrant::{Folder, Process, load, number};
 use super::table::Told;
-use super::{Bench, sleep};
+use super::{Bench, now, sleep};
 use crate::kept::thousands;
 use crate::process::{cargo, quietly, root, succeeds};
 
@@ -18,6 +18,11 @@ const FERROKINESIS: &str = "ferrokinesis@0.7.0";
 const KINESIS_LOCAL: &str = "kinesis-local@0.6.2";
 /// They want a signature, and verify none.
 const KEY: &str = "AKIDEXAMPLE:secret";
+/// Records of a request.
+pub(super) const BATCH: usize = 500;
+/// Bytes of each.
+pub(super) const RECORD_BYTES: usize = 100;
+const CONNECTIONS: usize = 4;
 const LISTENS_MAX: u32 = 500;
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -76,6 +81,34 @@ fn puts(bench: &Bench, start: impl Fn(&Folder) -> Result<(Process, u16)>) -> Res
     )
 }
 
+/// The records that some connections append, [`BATCH`] at a time each, and the seconds it took. `open`
+/// opens a connection, with a stream of its own, and gives what sends a batch and waits for its answer.
+pub(super) fn appended<Send>(
+    bench: &Bench,
+    open: impl Fn(usize) -> Result<Send> + Sync,
+) -> Result<(u64, f64)>
+where
+    Send: FnMut() -> Result<()>,
+{
+    let (began, duration) = (now(), Duration::from_secs(bench.seconds));
+    let write = |number| -> Result<u64> {
+        let (mut send, mut records) = (open(number)?, 0);
+        while began.elapsed() < duration {
+            send()?;
+            records += BATCH as u64;
+        }
+        Ok(records)
+    };
+    let records = std::thread::scope(|threads| {
+        let writers: Vec<_> =
+            (0..CONNECTIONS).map(|number| threads.spawn(move || write(number))).collect();
+        let joined =
+            writers.into_iter().map(|writer| writer.join().ok().context("a writer broke")?);
+        joined.sum::<Result<u64>>()
+    })?;
+    Ok((records, began.elapsed().as_secs_f64()))
+}
+
 fn told(report: &Value) -> Result<String> {
     Ok(format!(
         "{} records/s, **{}** a second of its processor time",
@@ -84,11 +117,11 @@ fn told(report: &Value) -> Result<String> {
     ))
 }
 
-fn free_port() -> Result<u16> {
+pub(super) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-fn listens(port: u16) -> Result<()> {
+pub(super) fn listens(port: u16) -> Result<()> {
     for _ in 0..LISTENS_MAX {
         if TcpStream::connect(("127.0.0.1", port)).is_ok() {
             return Ok(());
@@ -103,7 +136,7 @@ fn folder() -> PathBuf {
     root().join("target/peers")
 }
 
-fn installed_by_cargo(name: &str, version: &str) -> Result<PathBuf> {
+pub(super) fn installed_by_cargo(name: &str, version: &str) -> Result<PathBuf> {
     let program = folder().join("bin").join(name);
     if !program.is_file() {
         let place = folder();

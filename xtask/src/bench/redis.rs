@@ -9,14 +9,12 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
 use super::hydrant::{Folder, Process};
+use super::peers::{BATCH, RECORD_BYTES, appended};
 use super::table::Told;
-use super::{Bench, now, sleep};
+use super::{Bench, sleep};
 use crate::kept::thousands;
 use crate::process::{apt_install, present};
 
-const CONNECTIONS: usize = 4;
-const PIPELINE: usize = 500;
-const RECORD_BYTES: usize = 100;
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 const TRIES: u32 = 200;
 
@@ -34,30 +32,10 @@ pub(super) fn xadd(bench: &Bench) -> Result<Told> {
         .arg(folder.path())
         .stdout(Stdio::null());
     let server = Process::start(&mut command)?;
-    let began = now();
-    let duration = Duration::from_secs(bench.seconds);
-    let counts = std::thread::scope(|threads| {
-        let writers: Vec<_> = (0..CONNECTIONS)
-            .map(|number| {
-                threads.spawn(move || -> Result<u64> {
-                    let mut connection = Connection::open(port)?;
-                    let pipeline = pipeline(number);
-                    let mut records = 0;
-                    while began.elapsed() < duration {
-                        connection.send(&pipeline)?;
-                        records += PIPELINE as u64;
-                    }
-                    Ok(records)
-                })
-            })
-            .collect();
-        let joined = writers.into_iter().map(|writer| match writer.join() {
-            Ok(count) => count,
-            Err(_) => bail!("a connection to Redis broke"),
-        });
-        joined.sum::<Result<u64>>()
+    let (counts, seconds) = appended(bench, |number| {
+        let (mut connection, pipeline) = (Connection::open(port)?, pipeline(number));
+        Ok(move || connection.send(&pipeline))
     })?;
-    let seconds = began.elapsed().as_secs_f64();
     drop(server);
     let rate = counts as f64 / seconds;
     let measured = format!("{} records/s", thousands(rate));
@@ -72,7 +50,7 @@ fn pipeline(number: usize) -> Vec<u8> {
     for word in ["XADD", &key, "*", "d", &data] {
         one.push_str(&format!("${}\r\n{word}\r\n", word.len()));
     }
-    one.repeat(PIPELINE).into_bytes()
+    one.repeat(BATCH).into_bytes()
 }
 
 struct Connection(BufReader<TcpStream>);
@@ -95,7 +73,7 @@ impl Connection {
     fn send(&mut self, pipeline: &[u8]) -> Result<()> {
         self.0.get_mut().write_all(pipeline)?;
         let (mut lines, mut last, mut bytes) = (0, b'\n', [0; 16 << 10]);
-        while lines < 2 * PIPELINE {
+        while lines < 2 * BATCH {
             let length = self.0.read(&mut bytes).context("Redis answers no more")?;
             ensure!(length > 0, "Redis closed the connection");
             for &byte in &bytes[..length] {

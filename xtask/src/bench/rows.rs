@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::hydrant::{Folder, Server, number};
 use super::table::Told;
-use super::{Bench, peers, redis, sleep, starts};
+use super::{Bench, peers, redis, s2, sleep, starts};
 use crate::kept::thousands;
 use crate::process::{is_root, told};
 
@@ -122,6 +122,12 @@ pub(super) const ROWS: &[Row] = &[
         what: "Redis XADD of 100 B, `appendfsync always`, 500 in a pipeline",
         target: "to beat",
         measure: redis::xadd,
+    },
+    Row {
+        name: "s2-lite",
+        what: "s2-lite on a local directory, 500 × 100 B in a request",
+        target: "to beat",
+        measure: s2::appends,
     },
     Row {
         name: "ferrokinesis",
