@@ -37,6 +37,7 @@
 mod error;
 mod identity;
 mod manifest;
+mod object;
 mod point;
 mod prune;
 mod restore;

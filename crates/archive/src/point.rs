@@ -390,6 +390,8 @@ impl Archive {
             Ok(_) => {}
             // Ours, if the answer was lost; another's: looking again tells.
             Err(object_store::Error::AlreadyExists { .. }) => {
+                // Another's points may name less than ours.
+                self.settled.set(None);
                 return Err(ArchiveError::Changed(format!("point {}", next.number)));
             }
             Err(e) => return Err(e.into()),

@@ -17,13 +17,13 @@ use futures::{StreamExt, TryStreamExt, stream};
 use hydrant_core::catalog::allocate_above;
 use hydrant_core::{Clock, Random, Timestamp};
 use hydrant_storage::{Control, DataDir, ready_restored};
-use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use crate::identity::{Identity, Point};
 use crate::manifest::{File, Manifest, Sum};
+use crate::object::Object;
 use crate::point::{numbers, read};
 use crate::{ArchiveError, Target, blocking};
 
@@ -285,30 +285,17 @@ async fn fetch_pieces(
 ) -> Result<(), ArchiveError> {
     for piece in &file.pieces {
         let damaged = |what: &str| {
-            ArchiveError::Damaged(format!(
+            format!(
                 "{}: {} {what} in the archive; an older point may be whole: --point N",
                 file.path, piece.sum
-            ))
+            )
         };
-        let found = match target.store.get(&piece.sum.object()).await {
-            Err(object_store::Error::NotFound { .. }) => return Err(damaged("is not")),
-            found => found?,
-        };
-        let (mut hash, mut bytes) = (Sha256::new(), 0);
-        let mut body = found.into_stream();
-        while let Some(chunk) = body.try_next().await? {
-            bytes += chunk.len() as u64;
-            if bytes > piece.bytes {
-                break;
-            }
-            hash.update(&chunk);
+        let mut object = Object::open(target, piece);
+        while let Some(chunk) = object.next().await.map_err(|error| error.told(damaged))? {
             if chunks.send(chunk).await.is_err() {
                 // The disk failed, and says how.
                 return Ok(());
             }
-        }
-        if bytes != piece.bytes || Sum::of(hash) != piece.sum {
-            return Err(damaged("is not as it was put"));
         }
     }
     Ok(())

@@ -6,13 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::TryStreamExt;
 use hydrant_storage::{SegmentArchive, SegmentFile};
 use object_store::{ObjectStoreExt, WriteMultipart};
 use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
 
-use crate::manifest::{File, Manifest, Piece, Sum};
+use crate::manifest::{File, Manifest, Piece};
+use crate::object::Object;
 use crate::restore::fetch_to;
 use crate::upload::PART_BYTES;
 use crate::{Archive, ArchiveError, Target};
@@ -119,22 +118,16 @@ impl Archive {
 /// Copies an object from one place to another.
 async fn copy(from: &Target, to: &Target, piece: &Piece, name: &str) -> Result<(), ArchiveError> {
     let object = piece.sum.object();
-    let mut body = from.store.get(&object).await?.into_stream();
+    let mut body = Object::open(from, piece);
+    let damaged = |what: &str| format!("{name}: {object} {what} in the archive");
     let upload = to.store.put_multipart(&object).await?;
     let mut upload = WriteMultipart::new_with_chunk_size(upload, PART_BYTES as usize);
-    let mut hash = Sha256::new();
     let copied: Result<(), ArchiveError> = async {
-        while let Some(chunk) = body.try_next().await? {
-            hash.update(&chunk);
+        while let Some(chunk) = body.next().await.map_err(|error| error.told(damaged))? {
             upload.wait_for_capacity(1).await?;
             upload.put(chunk);
         }
-        match Sum::of(hash) == piece.sum {
-            true => Ok(()),
-            false => Err(ArchiveError::Damaged(format!(
-                "{name}: {object} is not as it was put in the archive"
-            ))),
-        }
+        Ok(())
     }
     .await;
     if let Err(error) = copied {

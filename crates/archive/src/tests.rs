@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use futures::FutureExt;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt};
 use hydrant_core::catalog::StreamCatalog;
 use hydrant_core::control::{ControlStore, Write, scan_all};
 use hydrant_core::log::{LogEngine, LogError, ReadLimit, ShardUid};
@@ -17,8 +17,8 @@ use hydrant_testkit::ManualClock;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 use std::time::Duration;
 
@@ -31,10 +31,11 @@ const ALL: ReadLimit = ReadLimit { records_max: usize::MAX, bytes_max: usize::MA
 
 /// A store in memory that counts puts, and fails all after so many.
 #[derive(Debug)]
-struct Flaky {
+pub(crate) struct Flaky {
     inner: InMemory,
     puts: AtomicUsize,
     fails_after: AtomicUsize,
+    body_bytes_max: AtomicUsize,
 }
 
 impl std::fmt::Display for Flaky {
@@ -44,9 +45,16 @@ impl std::fmt::Display for Flaky {
 }
 
 impl Flaky {
-    fn new() -> Arc<Self> {
-        let fails_after = AtomicUsize::new(usize::MAX);
-        Arc::new(Self { inner: InMemory::new(), puts: AtomicUsize::new(0), fails_after })
+    pub(crate) fn new() -> Arc<Self> {
+        let limit = || AtomicUsize::new(usize::MAX);
+        let (fails_after, body_bytes_max) = (limit(), limit());
+        let (inner, puts) = (InMemory::new(), AtomicUsize::new(0));
+        Arc::new(Self { inner, puts, fails_after, body_bytes_max })
+    }
+
+    /// Every body that is got is cut off after so many bytes.
+    pub(crate) fn cut_bodies_after(&self, bytes: usize) {
+        self.body_bytes_max.store(bytes, Ordering::SeqCst);
     }
 
     fn puts(&self) -> usize {
@@ -89,7 +97,17 @@ impl ObjectStore for Flaky {
     }
 
     async fn get_opts(&self, location: &Path, o: GetOptions) -> object_store::Result<GetResult> {
-        self.inner.get_opts(location, o).await
+        let mut found = self.inner.get_opts(location, o).await?;
+        let max = self.body_bytes_max.load(Ordering::SeqCst);
+        if (found.range.end - found.range.start) as usize > max {
+            let (meta, range, attributes) =
+                (found.meta.clone(), found.range.clone(), found.attributes.clone());
+            let body = found.bytes().await?.slice(..max);
+            let cut = object_store::Error::Generic { store: "test", source: "cut off".into() };
+            let payload = GetResultPayload::Stream(stream::iter([Ok(body), Err(cut)]).boxed());
+            found = GetResult { payload, meta, range, attributes };
+        }
+        Ok(found)
     }
 
     fn delete_stream(
