@@ -165,8 +165,15 @@ pub trait LogEngine: Send + Sync + 'static {
         batch: RecordBatch,
     ) -> Result<Durable<IndexRange>, LogError>;
 
+    /// Has what is read first at `from` or above fetched, where it is kept elsewhere. The caller's duty:
+    /// hold nothing meanwhile that others wait for, as it may take long. It may be gone again by the
+    /// time it is read; then [`LogEngine::read`] fetches it. Fails as that does.
+    async fn fetch(&self, _shard: ShardUid, _from: RecordIndex) -> Result<(), LogError> {
+        Ok(())
+    }
+
     /// Reads records with an index of `from` or above, oldest first. Starts at the horizon if `from`
-    /// is below it. Never waits: at the end of the shard the page is empty.
+    /// is below it. Never waits for records: at the end of the shard the page is empty.
     async fn read(
         &self,
         shard: ShardUid,

@@ -368,6 +368,14 @@ impl LogEngine for Log {
         answer.await.map_err(|_| closed())?
     }
 
+    async fn fetch(&self, shard: ShardUid, from: RecordIndex) -> Result<(), LogError> {
+        // Without an archive all is here, or cannot be had at all.
+        if !self.shared.archived.is_used() {
+            return Ok(());
+        }
+        self.read(shard, from, ReadLimit { records_max: 1, bytes_max: 1 }).await.map(drop)
+    }
+
     async fn read(
         &self,
         shard: ShardUid,
@@ -392,8 +400,13 @@ impl LogEngine for Log {
             match missing {
                 // What there is until then is a page.
                 Some(segment) if back.is_empty() => {
-                    let file = self.fetched(&segment).await?;
-                    (pager, fetched) = (back, Some(Given { segment, file }));
+                    pager = back;
+                    fetched = match self.fetched(&segment).await {
+                        Ok(file) => Some(Given { segment, file }),
+                        // It expired meanwhile, or was merged.
+                        Err(_) if !self.shared.has(&segment) => None,
+                        Err(error) => return Err(error),
+                    };
                 }
                 _ => break back.finish(),
             }

@@ -1,5 +1,6 @@
 //! Ports that fail when they are told to.
 
+use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -11,6 +12,7 @@ use hydrant_core::control::{ControlError, ControlStore, Entry, Write};
 use hydrant_core::log::{Durable, LogEngine, LogError, ReadLimit, ReadPage, ShardUid, Tail};
 use hydrant_core::record::RecordBatch;
 use hydrant_core::sequence::{IndexRange, RecordIndex};
+use parking_lot::Mutex;
 
 /// A control store that answers [`ControlError::Unavailable`] to commits when told to, either
 /// without having written anything or, the nastier case, after having written all of it.
@@ -78,6 +80,7 @@ type Append = dyn Fn(Arc<dyn LogEngine>, ShardUid, RecordBatch) -> Appending + S
 pub struct FaultyLog {
     inner: Arc<dyn LogEngine>,
     reads: AtomicUsize,
+    unfetched: Mutex<HashSet<ShardUid>>,
     append: Box<Append>,
 }
 
@@ -94,7 +97,13 @@ impl FaultyLog {
         inner: Arc<dyn LogEngine>,
         append: impl Fn(Arc<dyn LogEngine>, ShardUid, RecordBatch) -> Appending + Send + Sync + 'static,
     ) -> Self {
-        Self { inner, reads: AtomicUsize::new(0), append: Box::new(append) }
+        let (reads, unfetched) = (AtomicUsize::new(0), Mutex::default());
+        Self { inner, reads, unfetched, append: Box::new(append) }
+    }
+
+    /// From now on, fetches of the shard do not end.
+    pub fn hold_fetches(&self, shard: ShardUid) {
+        self.unfetched.lock().insert(shard);
     }
 
     /// Reads so far.
@@ -115,6 +124,13 @@ impl LogEngine for FaultyLog {
         batch: RecordBatch,
     ) -> Result<Durable<IndexRange>, LogError> {
         (self.append)(Arc::clone(&self.inner), shard, batch).await
+    }
+
+    async fn fetch(&self, shard: ShardUid, from: RecordIndex) -> Result<(), LogError> {
+        if self.unfetched.lock().contains(&shard) {
+            std::future::pending::<()>().await;
+        }
+        self.inner.fetch(shard, from).await
     }
 
     async fn read(

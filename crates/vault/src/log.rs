@@ -50,6 +50,10 @@ impl LogEngine for EncryptedLog {
         self.below.append(shard, batch).await
     }
 
+    async fn fetch(&self, shard: ShardUid, from: RecordIndex) -> Result<(), LogError> {
+        self.below.fetch(shard, from).await
+    }
+
     async fn read(
         &self,
         shard: ShardUid,

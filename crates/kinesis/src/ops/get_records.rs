@@ -66,12 +66,15 @@ pub(super) async fn run(kinesis: &Kinesis, call: &Call) -> Result<Reply, Error> 
         records_max: request.limit.map_or(GET_RECORDS_MAX, |n| n.0 as usize),
         bytes_max: GET_RECORDS_BYTES_MAX,
     };
+    let missing = |error| match error {
+        LogError::NotFound => shards::missing(stream, shard.id),
+        error => error.into(),
+    };
+    // Before there is room for it: who reads what is here does not wait for who reads an archive.
+    kinesis.log.fetch(shard.uid, iterator.from).await.map_err(missing)?;
     // A reply that its reader does not take holds its room, and a read without room is not begun.
     let room = kinesis.replies.reserve().await.ok_or_else(|| rate_exceeded(stream, shard))?;
-    let page = match kinesis.log.read(shard.uid, iterator.from, limit).await {
-        Err(LogError::NotFound) => return Err(shards::missing(stream, shard.id)),
-        read => read?,
-    };
+    let page = kinesis.log.read(shard.uid, iterator.from, limit).await.map_err(missing)?;
     let bytes = page.frames.iter().map(Frame::size_bytes).sum();
     kinesis.count_read(shard, bytes);
     let next = ShardIterator { from: page.next, issued: now, ..iterator };

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use futures::future::join_all;
 use hydrant_core::control::{ControlError, Entry, Write};
-use hydrant_testkit::FaultyControl;
+use hydrant_testkit::{FaultyControl, FaultyLog};
 
 use super::*;
 
@@ -212,4 +212,31 @@ async fn every_key_goes_to_the_open_shard_whose_range_holds_it() {
             assert_eq!(held.open_shard(place), Some(shard));
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_reads_what_is_here_does_not_wait_for_who_reads_an_archive() {
+    let clock = Arc::new(ManualClock::default());
+    let log = Arc::new(FaultyLog::new(Arc::new(MemoryLog::new(clock.clone()))));
+    let world = Arc::new(World::on(clock, log.clone(), Arc::new(MemoryControl::new())).await);
+    for name in ["archived", "here"] {
+        world.create(name, 1).await;
+        world.put(name, "k", "data").await;
+    }
+    let name = "archived".parse().unwrap();
+    let held = world.kinesis.catalog.get(&world.scope, &name).unwrap();
+    log.hold_fetches(held.stream.shards[0].uid);
+    let archived = world.horizon("archived", "shardId-000000000000").await;
+    // More than there is room for replies.
+    let waiting: Vec<_> = (0..40)
+        .map(|_| {
+            let (world, archived) = (world.clone(), archived.clone());
+            tokio::spawn(async move { world.read(&archived, 10).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let here = world.horizon("here", "shardId-000000000000").await;
+    assert_eq!(world.read(&here, 10).await.0, ["data"]);
+    assert!(waiting.iter().all(|reader| !reader.is_finished()));
+    waiting.iter().for_each(|reader| reader.abort());
 }

@@ -94,6 +94,13 @@ impl Default for Archived {
     }
 }
 
+impl Archived {
+    /// Whether there is an archive to fetch from.
+    pub(super) fn is_used(&self) -> bool {
+        self.used.get().is_some()
+    }
+}
+
 impl Cache {
     /// Takes out what was not used for longest until there is room for so much more.
     fn make_room(&mut self, bytes: u64, max: u64) -> Vec<String> {
@@ -104,6 +111,11 @@ impl Cache {
             names.extend(self.take(key));
         }
         names
+    }
+
+    /// Bytes that are held for what is not there yet.
+    fn awaited_bytes(&self) -> u64 {
+        self.bytes - self.there.values().map(|fetched| fetched.bytes).sum::<u64>()
     }
 
     fn take(&mut self, key: Key) -> Option<String> {
@@ -171,6 +183,9 @@ pub(super) fn evict(shared: &Shared, segment: &Arc<Segment>, receipt: &[u8]) -> 
     match write_file(&shared.dir, &mark_name(&name), &mark(&segment.header, receipt)) {
         Err(e) if is_full(&e) => {
             tracing::warn!(name, "no room for the mark of an archived segment");
+            // It may be there, if only the directory's own sync found no room.
+            let _ = shared.dir.disk.remove(&shared.dir.file(&mark_name(&name)));
+            shared.dir.sync()?;
             return Ok(false);
         }
         written => written?,
@@ -237,8 +252,9 @@ impl Shared {
         };
         self.remove_fetched(names);
         let has_room = || {
+            let awaited = self.archived.cache.lock().awaited_bytes();
             let free = self.dir.free_bytes().unwrap_or(0);
-            free >= bytes.saturating_add(self.options.free_bytes_min)
+            free >= awaited.saturating_add(self.options.free_bytes_min)
         };
         if has_room() {
             return Ok(());

@@ -116,7 +116,7 @@ mod tests {
         let mut cache = Cache::new(1 << 10);
         cache.push(ShardUid(1), RecordIndex::MIN, frame(1_000), 10);
         cache.push(ShardUid(2), RecordIndex(500), frame(1_001), 10);
-        let mut read = |shard, from| {
+        let read = |shard, from| {
             let mut found = 0;
             cache.read(ShardUid(shard), RecordIndex(from), |_| {
                 found += 1;

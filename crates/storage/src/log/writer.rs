@@ -290,7 +290,7 @@ impl Writer {
     /// what the file system knows of it.
     fn write_ahead(&mut self, end: u64) -> Result<(), LogError> {
         let from = end.next_multiple_of(BLOCK_BYTES_MIN as u64);
-        let upto = (from + AHEAD_BYTES).min(self.capacity);
+        let mut upto = (from + AHEAD_BYTES).min(self.capacity);
         let is_small = end - self.at <= AHEAD_BYTES / 4;
         if end <= self.open()?.written || !is_small || from >= upto {
             return Ok(());
@@ -298,8 +298,8 @@ impl Writer {
         let mut memory = Aligned::default();
         let zeros = memory.room((upto - from) as usize, BLOCK_BYTES_MAX);
         match self.write(&[IoSlice::new(zeros)], from) {
-            // The group may fit.
-            Err(LogError::Full) => return Ok(()),
+            // The group may fit, and so may those that follow it.
+            Err(LogError::Full) => upto = self.capacity,
             done => done?,
         }
         if let Some(open) = &mut self.open {
