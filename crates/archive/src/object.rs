@@ -58,12 +58,9 @@ impl<'a> Object<'a> {
     /// use none of them before.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, NotWhole> {
         while self.at < self.piece.bytes {
-            let (mut body, upto) = match self.body.take() {
-                Some(body) => body,
-                None => match self.ask().await? {
-                    Some(body) => body,
-                    None => continue,
-                },
+            let Some((mut body, upto)) = self.body.take() else {
+                self.ask().await?;
+                continue;
             };
             match body.try_next().await {
                 Ok(Some(chunk)) => {
@@ -88,10 +85,8 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// Asks for the next range. `None` is to ask again.
-    async fn ask(
-        &mut self,
-    ) -> Result<Option<(BoxStream<'static, object_store::Result<Bytes>>, u64)>, NotWhole> {
+    /// Asks for the next range. Without a body afterwards it is to be asked for again.
+    async fn ask(&mut self) -> Result<(), NotWhole> {
         let bytes = self.piece.bytes;
         let upto = bytes.min(self.at + RANGE_BYTES);
         let is_whole = self.at == 0 && upto == bytes;
@@ -99,9 +94,12 @@ impl<'a> Object<'a> {
         let options = GetOptions { range, ..GetOptions::default() };
         match self.store.get_opts(&self.piece.sum.object(), options).await {
             Ok(found) if found.meta.size != bytes => Err(NotWhole::Other),
-            Ok(found) => Ok(Some((found.into_stream(), upto))),
+            Ok(found) => {
+                self.body = Some((found.into_stream(), upto));
+                Ok(())
+            }
             Err(object_store::Error::NotFound { .. }) => Err(NotWhole::Missing),
-            Err(error) => self.fruitless(Some(error)).map(|()| None),
+            Err(error) => self.fruitless(Some(error)),
         }
     }
 
