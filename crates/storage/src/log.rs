@@ -369,8 +369,8 @@ impl LogEngine for Log {
     }
 
     async fn fetch(&self, shard: ShardUid, from: RecordIndex) -> Result<(), LogError> {
-        // Without an archive all is here, or cannot be had at all.
-        if !self.shared.archived.is_used() {
+        let horizon = self.tail(shard).await?.horizon;
+        if !self.shared.may_fetch(from.max(horizon)) {
             return Ok(());
         }
         self.read(shard, from, ReadLimit { records_max: 1, bytes_max: 1 }).await.map(drop)

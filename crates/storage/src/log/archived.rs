@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hydrant_core::log::LogError;
+use hydrant_core::sequence::RecordIndex;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -91,13 +92,6 @@ impl Default for Archived {
     fn default() -> Self {
         let fetches = Semaphore::new(FETCHES_MAX);
         Self { used: OnceLock::new(), cache: Mutex::default(), fetches }
-    }
-}
-
-impl Archived {
-    /// Whether there is an archive to fetch from.
-    pub(super) fn is_used(&self) -> bool {
-        self.used.get().is_some()
     }
 }
 
@@ -212,6 +206,12 @@ impl Shared {
         let archived = self.segments.read().iter().filter(|s| s.is_archived()).count();
         metrics::gauge!("hydrant_log_archived_segments").set(archived as f64);
         archived
+    }
+
+    /// Whether who reads at `from` or above may have to wait for a segment from the archive there is.
+    pub(super) fn may_fetch(&self, from: RecordIndex) -> bool {
+        let is_wanted = |segment: &Arc<Segment>| segment.is_archived() && segment.reaches(from);
+        self.archived.used.get().is_some() && self.segments.read().iter().any(is_wanted)
     }
 
     /// The file of an archived segment, if it was fetched.
