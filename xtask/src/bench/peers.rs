@@ -1,5 +1,6 @@
 //! Other servers of Kinesis's API, under the same load as hydrant in the same run.
 
+use std::io::BufReader;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -24,6 +25,7 @@ pub(super) const BATCH: usize = 500;
 pub(super) const RECORD_BYTES: usize = 100;
 const CONNECTIONS: usize = 4;
 const LISTENS_MAX: u32 = 500;
+const ANSWER_MAX: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// ferrokinesis, in memory and with its state on the disk, which is what it has that is durable.
@@ -71,7 +73,7 @@ pub(super) fn kinesis_local(bench: &Bench) -> Result<Told> {
 fn puts(bench: &Bench, start: impl Fn(&Folder) -> Result<(Process, u16)>) -> Result<Value> {
     let folder = Folder::new()?;
     let (server, port) = start(&folder)?;
-    listens(port)?;
+    connect(port)?;
     let (endpoint, id) = (format!("http://127.0.0.1:{port}"), server.id().to_string());
     let server_is = ["--endpoint", &endpoint, "--server-pid", &id, "--access-key", KEY];
     let seconds = bench.seconds.to_string();
@@ -121,10 +123,13 @@ pub(super) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-pub(super) fn listens(port: u16) -> Result<()> {
+/// A connection to a server, once it listens. Who waits for an answer does not wait for ever.
+pub(super) fn connect(port: u16) -> Result<BufReader<TcpStream>> {
     for _ in 0..LISTENS_MAX {
-        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            return Ok(());
+        if let Ok(socket) = TcpStream::connect(("127.0.0.1", port)) {
+            socket.set_nodelay(true)?;
+            socket.set_read_timeout(Some(ANSWER_MAX))?;
+            return Ok(BufReader::new(socket));
         }
         sleep(LOOK);
     }

@@ -1,22 +1,18 @@
 //! Redis, as a measure of what a durable append costs elsewhere.
 
 use std::io::{BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
+use super::Bench;
 use super::hydrant::{Folder, Process};
-use super::peers::{BATCH, RECORD_BYTES, appended};
+use super::peers::{BATCH, RECORD_BYTES, appended, connect, free_port};
 use super::table::Told;
-use super::{Bench, sleep};
 use crate::kept::thousands;
 use crate::process::{apt_install, present};
-
-const ANSWER_MAX: Duration = Duration::from_secs(20);
-const TRIES: u32 = 200;
 
 /// XADD in pipelines over some connections, each to a stream of its own.
 pub(super) fn xadd(bench: &Bench) -> Result<Told> {
@@ -24,7 +20,7 @@ pub(super) fn xadd(bench: &Bench) -> Result<Told> {
         apt_install("redis-server")?;
     }
     let folder = Folder::new()?;
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let port = free_port()?;
     let mut command = Command::new("redis-server");
     command
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"])
@@ -56,17 +52,8 @@ fn pipeline(number: usize) -> Vec<u8> {
 struct Connection(BufReader<TcpStream>);
 
 impl Connection {
-    /// Connects, once the server listens.
     fn open(port: u16) -> Result<Self> {
-        for _ in 0..TRIES {
-            if let Ok(socket) = TcpStream::connect(("127.0.0.1", port)) {
-                socket.set_nodelay(true)?;
-                socket.set_read_timeout(Some(ANSWER_MAX))?;
-                return Ok(Self(BufReader::new(socket)));
-            }
-            sleep(Duration::from_millis(20));
-        }
-        bail!("Redis does not listen")
+        connect(port).map(Self)
     }
 
     /// Sends a pipeline and waits until all of it is answered: each answer has two lines.

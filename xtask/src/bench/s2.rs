@@ -3,20 +3,18 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::Bench;
 use super::hydrant::{Folder, Process};
-use super::peers::{BATCH, RECORD_BYTES, appended, free_port, installed_by_cargo, listens};
+use super::peers::{BATCH, RECORD_BYTES, appended, connect, free_port, installed_by_cargo};
 use super::table::Told;
 use crate::kept::thousands;
 
 const S2_LITE: &str = "s2-lite@0.43.4";
 const BASIN: &str = "hydrant-bench";
-const ANSWER_MAX: Duration = Duration::from_secs(20);
 
 /// Appends over some connections, each to a stream of its own, small records and such of 1 KiB. An answer
 /// comes once it is on the disk.
@@ -31,7 +29,6 @@ pub(super) fn appends(bench: &Bench) -> Result<Told> {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let server = Process::start(&mut command)?;
-    listens(port)?;
     Connection::open(port)?.post("/v1/basins", &json!({"basin": BASIN}).to_string())?;
     let small = rate(bench, port, RECORD_BYTES)?;
     let kib = rate(bench, port, 1024)?;
@@ -59,10 +56,7 @@ struct Connection(BufReader<TcpStream>);
 
 impl Connection {
     fn open(port: u16) -> Result<Self> {
-        let socket = TcpStream::connect(("127.0.0.1", port))?;
-        socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(ANSWER_MAX))?;
-        Ok(Self(BufReader::new(socket)))
+        connect(port).map(Self)
     }
 
     /// Sends a request and waits for its answer, which has a length.
